@@ -1,0 +1,18 @@
+"""The ``.npy`` header: write and parse."""
+
+from numpy cimport ndarray
+
+
+cdef class Header:
+    # What an Array knows beside its payload. Immutable, and shared by arrays that are alike.
+    cdef readonly str dtype  # the name that Flower uses, as in str(ndarray.dtype)
+    cdef readonly tuple shape
+    cdef readonly str stype
+    cdef readonly bint fortran_order
+    cdef readonly object descr  # np.dtype; None where the payload has not been parsed
+    cdef readonly bytes preamble  # what `.npy` puts before the payload; empty where the payload holds its own
+
+
+cdef Header header_of_ndarray(ndarray array)
+cdef Header header_of_fields(str dtype, shape, str stype)
+cdef Header parse_header(const char *data, Py_ssize_t size, Py_ssize_t beyond, str dtype, Py_ssize_t *offset)
