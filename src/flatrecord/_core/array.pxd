@@ -1,0 +1,24 @@
+"""Array: a header and a payload."""
+
+from numpy cimport ndarray
+
+from .buffer cimport Buffer
+from .npy cimport Header
+
+
+cdef class Array:
+    cdef Header header  # shared with arrays that are alike; never None
+    cdef Buffer payload  # never None; immutable but for borrowed memory
+    cdef bint listed  # `shape` reads back as a list, as it was given
+    cdef object __weakref__
+
+
+cdef Array array_of_ndarray(object cls, ndarray value, copy, bint popped, bint *seen)
+cdef Array duplicate_array(Array array)
+cdef bint is_immutable(Array array)
+cdef object give_up(Array array, copy)
+cdef int refill(Array array, ndarray value) except -1
+cdef object original_of(Array array)
+cdef Header readable_header(Array array, Py_ssize_t *offset)
+cdef int check_ndarray(ndarray value, copy) except -1
+cdef int check_copy(copy) except -1

@@ -1,0 +1,568 @@
+"""Array: a header and a payload."""
+
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+import sys
+from operator import index
+from pickle import PickleBuffer
+
+import numpy as np
+
+cimport numpy as cnp
+from numpy cimport ndarray
+
+from .buffer cimport (
+    BORROWED,
+    SHARED,
+    Buffer,
+    admit_exporter,
+    admit_ndarray,
+    allocate,
+    duplicate,
+    is_contiguous,
+    is_sole,
+    surrender,
+)
+from .copying cimport bytes_equal, copy_bytes
+from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header
+
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyArray_Descr:
+        pass
+    # Steals the reference to `descr`.
+    ndarray PyArray_NewFromDescr(
+        PyTypeObject *subtype,
+        PyArray_Descr *descr,
+        int ndim,
+        cnp.npy_intp *dims,
+        cnp.npy_intp *strides,
+        void *data,
+        int flags,
+        PyObject *parent,
+    )
+
+cnp.import_array()
+
+cdef str NUMPY_STYPE = "numpy.ndarray"
+cdef Py_ssize_t CHUNK = 5 << 20  # what Flower cuts a message's arrays into
+cdef Py_ssize_t REPR_BYTES = 8
+cdef Header NO_HEADER = header_of_fields("", (), "")
+cdef Buffer NO_PAYLOAD = allocate(0)
+cdef tuple OWNERSHIP = ("taken", "snapshot", "borrowed", "shared")
+
+
+@cython.no_gc_clear
+cdef class Array:
+    """An array in serialized form: what Flower calls ``Array``, without the copies.
+
+    Made from an ndarray, ``Array(ndarray)``, or from its four fields,
+    ``Array(dtype, shape, stype, data)``.
+
+    Parameters
+    ----------
+    dtype : str or numpy.ndarray
+        Name of the dtype, as in ``str(ndarray.dtype)``. Or an ndarray, and nothing else.
+    shape : sequence of int
+        Sizes of the axes, in elements. Reads back as a list if a list was given, else as a tuple.
+    stype : str
+        Name of the serialization; ``"numpy.ndarray"`` is the ``.npy`` format.
+    data : bytes-like
+        The serialized array; C-contiguous.
+    ndarray : numpy.ndarray, keyword only
+        The same as an ndarray in the first place.
+    copy : {None, True, False}, keyword only
+        Whether the memory is copied: only when needed, always, never. `bytes` and read-only
+        mappings cannot change and need no copy; memory to which the caller may still write does.
+        With False the Array shows whatever is later written there.
+
+    Raises
+    ------
+    TypeError
+        If a field is missing or has the wrong type, or a masked array would lose its mask.
+    ValueError
+        If the dtype needs pickle, a size is negative, or `copy` is False and the memory is not
+        contiguous.
+    MemoryError
+        If a copy is needed and there is no room for it.
+
+    Notes
+    -----
+    The serialized form is a header and a payload, two runs of bytes that are kept apart; only
+    `data` joins them.
+
+    Thread safety: immutable, so it may be read from any thread without a lock. Borrowed memory is
+    as safe as what the caller does to it.
+    """
+
+    def __cinit__(self):
+        self.header = NO_HEADER
+        self.payload = NO_PAYLOAD
+
+    def __init__(self, dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None):
+        cdef bint seen
+        cdef Array made
+        if self.header is not NO_HEADER:
+            raise TypeError("an Array is immutable: make a new one")
+        check_copy(copy)
+        if ndarray is None and isinstance(dtype, cnp.ndarray):
+            dtype, ndarray = None, dtype
+        if ndarray is not None:
+            if not (dtype is None and shape is None and stype is None and data is None):
+                raise TypeError("Array takes an ndarray or the four fields dtype, shape, stype and data, not both")
+            if not isinstance(ndarray, cnp.ndarray):
+                raise TypeError(f"ndarray must be a NumPy array, got {type(ndarray).__name__}")
+            made = array_of_ndarray(Array, ndarray, copy, False, &seen)
+            self.header, self.payload = made.header, made.payload
+            return
+        for name, value, wanted in (("dtype", dtype, str), ("stype", stype, str)):
+            if not isinstance(value, wanted):
+                raise TypeError(
+                    f"Array takes an ndarray, or dtype, shape, stype and data: {name} must be str, "
+                    f"got {type(value).__name__}"
+                )
+        if data is None:
+            raise TypeError("Array takes an ndarray, or dtype, shape, stype and data: data is missing")
+        self.payload = admit_exporter(data, copy)
+        self.header = header_of_fields(dtype, checked_shape(shape), stype)
+        self.listed = isinstance(shape, list)
+
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def from_numpy_ndarray(cls, ndarray, *, copy=None):
+        """Make an Array from an ndarray, as ``Array(ndarray)`` does.
+
+        Parameters
+        ----------
+        ndarray : numpy.ndarray
+            Any dtype that needs no pickle, of any shape, order and strides.
+        copy : {None, True, False}
+            As for `Array`.
+
+        Returns
+        -------
+        Array
+            With `shape` as a tuple.
+        """
+        return cls(ndarray=ndarray, copy=copy)
+
+    @property
+    def dtype(self):
+        """str: name of the dtype, such as ``float32`` or ``bfloat16``."""
+        return self.header.dtype
+
+    @property
+    def shape(self):
+        """list or tuple of int: sizes of the axes, in elements; of the type that was given."""
+        return list(self.header.shape) if self.listed else self.header.shape
+
+    @property
+    def stype(self):
+        """str: name of the serialization; ``numpy.ndarray`` for the ``.npy`` format."""
+        return self.header.stype
+
+    @property
+    def data(self):
+        """bytes: the whole serialized array.
+
+        For a NumPy array what ``numpy.save(..., allow_pickle=False)`` writes. The object that was
+        given, if that was `bytes`; else made anew each time, which costs a copy of the array.
+        """
+        cdef Py_ssize_t head = len(self.header.preamble)
+        if head == 0 and PyBytes_CheckExact(self.payload.owner) and len(self.payload.owner) == self.payload.nbytes:
+            return self.payload.owner
+        cdef bytes joined = PyBytes_FromStringAndSize(NULL, head + self.payload.nbytes)
+        cdef char *target = PyBytes_AsString(joined)
+        copy_bytes(target, <const char *> self.header.preamble, head)
+        copy_bytes(target + head, self.payload.pointer, self.payload.nbytes)
+        return joined
+
+    @property
+    def nbytes(self):
+        """int: length of `data` in bytes, without making it."""
+        return len(self.header.preamble) + self.payload.nbytes
+
+    @property
+    def ownership(self):
+        """str: how the memory came to be held.
+
+        ``taken`` from its sole holder without a copy, a ``snapshot`` of memory that somebody else
+        could write to, ``borrowed`` by ``copy=False``, or ``shared`` because it is immutable.
+        """
+        return OWNERSHIP[<int> self.payload.ownership]
+
+    def segments(self):
+        """The two parts of the serialized form.
+
+        Returns
+        -------
+        tuple of memoryview
+            Header and payload, read-only, one-dimensional, of bytes. No copy. The header is empty
+            where `data` was given and holds its own.
+        """
+        return memoryview(self.header.preamble), memoryview(self.payload)
+
+    def chunks(self, size=CHUNK):
+        """Iterate over the serialized form without joining it.
+
+        Parameters
+        ----------
+        size : int
+            Largest length of a piece, in bytes; at least 1.
+
+        Yields
+        ------
+        memoryview
+            Read-only pieces, in order, that together are `data`. They are cut at each multiple of
+            `size` and between header and payload, so the first two together are no longer than
+            `size`.
+
+        Raises
+        ------
+        ValueError
+            If `size` is less than 1.
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1 byte, got {size}")
+        return _cut(self.segments(), size)
+
+    def write_to(self, file):
+        """Write the serialized form to a file, without joining it.
+
+        Parameters
+        ----------
+        file : object with a ``write`` method
+            Binary and open for writing; buffered or raw.
+
+        Returns
+        -------
+        int
+            Number of bytes written.
+
+        Raises
+        ------
+        BlockingIOError
+            If the file is non-blocking and not ready. `characters_written` is the number of bytes
+            that were written.
+        """
+        cdef Py_ssize_t done = 0
+        for piece in self.chunks(16 << 20):
+            while len(piece):
+                count = file.write(piece)
+                if count is None:
+                    raise BlockingIOError(11, "the file is not ready for writing", done)
+                done += count
+                piece = piece[count:]
+        return done
+
+    def numpy(self, copy=None):
+        """The array as an ndarray.
+
+        Parameters
+        ----------
+        copy : {None, False, True}
+            None and False give a read-only view on this Array's memory, True an independent and
+            writable array.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the dtype, shape and order that was put in; ml_dtypes included.
+
+        Raises
+        ------
+        TypeError
+            If `stype` is not ``numpy.ndarray``.
+        ValueError
+            If `data` is not a ``.npy`` array, would need pickle, or does not agree with `shape`.
+        """
+        check_copy(copy)
+        cdef Py_ssize_t offset
+        cdef Header header = readable_header(self, &offset)
+        cdef Buffer copied
+        if copy is not True:
+            return ndarray_over(header, self.payload, offset, False)
+        copied = allocate(self.payload.nbytes - offset)
+        copy_bytes(copied.pointer, self.payload.pointer + offset, copied.nbytes)
+        surrender(copied)
+        return ndarray_over(header, copied, 0, True)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **kwargs):
+        return self.numpy().__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return self.numpy().__dlpack_device__()
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef Py_ssize_t offset
+        cdef object exporter
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("an Array's memory is read-only: take a copy, as with numpy(copy=True)")
+        # A header that does not parse, or a dtype that has no code in the buffer protocol (ml_dtypes,
+        # datetime64), leaves the payload's bytes.
+        exporter = self.payload
+        if self.header.stype == NUMPY_STYPE:
+            try:
+                exporter = self.numpy()
+                memoryview(exporter)
+            except ValueError:
+                exporter = self.payload
+        # The view is handed out by `exporter`, which replaces the None that Cython has put there.
+        Py_DECREF(None)
+        PyObject_GetBuffer(exporter, view, flags)
+
+    def __eq__(self, other):
+        if not isinstance(other, Array):
+            return NotImplemented
+        return self is other or equal(self, <Array> other)
+
+    __hash__ = None  # as Flower's dataclass: equality goes by content
+
+    def __repr__(self):
+        cdef Py_ssize_t size = self.nbytes
+        cdef bytes start = bytes(self.segments()[0][:REPR_BYTES])
+        start += bytes(self.segments()[1][: REPR_BYTES - len(start)])
+        return (
+            f"{type(self).__name__}(dtype={self.dtype!r}, shape={self.shape!r}, stype={self.stype!r}, "
+            f"data={start!r}{'...' if size > len(start) else ''})"
+        )
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return duplicate_array(self)
+
+    def __reduce_ex__(self, protocol):
+        # A PickleBuffer costs nothing where the pickler takes buffers out of band, and is written
+        # without a further copy where it does not. Protocols below 5 have no such thing.
+        payload = PickleBuffer(self.payload) if protocol >= 5 else bytes(self.payload)
+        header = self.header
+        return _rebuild, (
+            type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, payload,
+        )
+
+
+def array_from_numpy(ndarray, *, copy=None):
+    """Make an Array from an ndarray, with `shape` as a list.
+
+    Parameters
+    ----------
+    ndarray : numpy.ndarray
+        Any dtype that needs no pickle, of any shape, order and strides.
+    copy : {None, True, False}
+        As for `Array`.
+
+    Returns
+    -------
+    Array
+    """
+    cdef Array array = Array(ndarray=ndarray, copy=copy)
+    array.listed = True
+    return array
+
+
+def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
+    """Make an Array from what pickle kept of it."""
+    cdef Py_ssize_t offset
+    cdef Header header, known
+    # The payload was made by the unpickler or handed to it for this purpose: no further copy.
+    cdef Buffer buffer = admit_exporter(payload, False)
+    if preamble:
+        header = parse_header(preamble, len(preamble), buffer.nbytes, dtype, &offset)
+        known = header_of_ndarray(ndarray_over(header, buffer, 0, False))
+        # Another release of NumPy may have written the same header in other words.
+        if known.preamble == preamble:
+            header = known
+        else:
+            header.preamble = preamble
+    else:
+        header = header_of_fields(dtype, checked_shape(shape), stype)
+    return made_of(cls, header, buffer, listed)
+
+
+def _cut(segments, Py_ssize_t size):
+    """The pieces of `Array.chunks`."""
+    cdef Py_ssize_t start, room = size
+    for segment in segments:
+        start = 0
+        while start < len(segment):
+            piece = segment[start : start + room]
+            yield piece
+            start += len(piece)
+            room -= len(piece)
+            if room == 0:
+                room = size
+
+
+cdef int check_copy(copy) except -1:
+    if copy is not None and copy is not True and copy is not False:
+        raise TypeError(f"copy must be None, True or False, got {copy!r:.80}")
+    return 0
+
+
+cdef tuple checked_shape(shape):
+    cdef tuple sizes
+    try:
+        sizes = tuple([index(size) for size in shape])
+    except TypeError:
+        raise TypeError(f"shape must be a sequence of integers, got {shape!r:.80}") from None
+    if any([size < 0 for size in sizes]):
+        raise ValueError(f"shape has a negative size: {shape!r:.80}")
+    return sizes
+
+
+cdef Header checked_header(ndarray value):
+    """The header of `value`, or the error that says why it has none."""
+    # NumPy loads numpy.ma on demand; where it is not loaded there are no masked arrays.
+    if type(value) is not ndarray and "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
+        raise TypeError("a masked array would lose its mask: pass array.filled() or array.data")
+    return header_of_ndarray(value)
+
+
+cdef int check_ndarray(ndarray value, copy) except -1:
+    """Raise what `array_of_ndarray` would raise for `value`, but for want of memory."""
+    checked_header(value)
+    if copy is False and not is_contiguous(value):
+        raise ValueError("copy=False, but the array is not contiguous and has to be copied")
+    return 0
+
+
+cdef Array made_of(cls, Header header, Buffer payload, bint listed):
+    cdef Array array = cls.__new__(cls)
+    array.header = header
+    array.payload = payload
+    array.listed = listed
+    return array
+
+
+cdef Array array_of_ndarray(object cls, ndarray value, copy, bint popped, bint *seen):
+    """An Array of `value`; the arguments and errors are those of `admit_ndarray`."""
+    cdef Header header = checked_header(value)
+    return made_of(cls, header, admit_ndarray(value, copy, popped, seen), False)
+
+
+cdef Array duplicate_array(Array array):
+    """An equal Array with memory of its own."""
+    return made_of(type(array), array.header, duplicate(array.payload), array.listed)
+
+
+cdef bint is_immutable(Array array):
+    """Whether nobody at all can write to the memory of `array`."""
+    return array.payload.ownership == SHARED
+
+
+cdef Header readable_header(Array array, Py_ssize_t *offset):
+    """The header that says how to read the payload from `offset` on."""
+    cdef Header header = array.header
+    offset[0] = 0
+    if header.descr is not None:
+        return header
+    if header.stype != NUMPY_STYPE:
+        raise TypeError(f"stype {header.stype!r} cannot be read as a NumPy array, only {NUMPY_STYPE!r} can")
+    header = parse_header(array.payload.pointer, array.payload.nbytes, 0, array.header.dtype, offset)
+    if header.shape != array.header.shape:
+        raise ValueError(f"shape is {array.header.shape}, but the data's header says {header.shape}")
+    return header
+
+
+cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint writable):
+    """An ndarray on the memory of `buffer`, which it keeps alive."""
+    cdef cnp.npy_intp dims[64]
+    cdef int axis, ndim = len(header.shape), flags = cnp.NPY_ARRAY_WRITEABLE if writable else 0
+    cdef ndarray array
+    if header.descr.itemsize == 0:
+        # NumPy gives an empty string type one byte an element, which is not there to be read.
+        array = np.zeros(header.shape, header.descr)
+        array.flags.writeable = writable
+        return array
+    for axis in range(ndim):
+        dims[axis] = header.shape[axis]
+    if header.fortran_order:
+        flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
+    Py_INCREF(header.descr)
+    array = PyArray_NewFromDescr(
+        <PyTypeObject *> ndarray, <PyArray_Descr *> header.descr, ndim, dims, NULL, buffer.pointer + offset, flags, NULL
+    )
+    cnp.set_array_base(array, buffer)
+    cnp.PyArray_UpdateFlags(array, cnp.NPY_ARRAY_UPDATE_ALL)
+    return array
+
+
+cdef object give_up(Array array, copy):
+    """The writable ndarray that takes over the memory of `array`, which is then empty.
+
+    Parameters
+    ----------
+    array : Array
+        To which the caller lends the one reference that its container had.
+    copy : {None, True, False}
+        Only where somebody else can reach the memory, always, never. `array` keeps its memory where
+        it was copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Array.numpy`; and where `copy` is False but somebody else can reach the memory.
+    """
+    cdef Py_ssize_t offset
+    cdef Header header = readable_header(array, &offset)
+    cdef bint sole = is_sole(<PyObject *> array) and is_sole(<PyObject *> array.payload)
+    cdef Buffer payload
+    cdef object owner
+    if copy is True:
+        return array.numpy(copy=True)
+    if sole and surrender(array.payload):
+        payload, array.payload = array.payload, NO_PAYLOAD
+        owner = payload.owner
+        if owner is not None and owner.shape == header.shape and owner.dtype is header.descr:
+            cnp.PyArray_ENABLEFLAGS(<ndarray> owner, cnp.NPY_ARRAY_WRITEABLE)
+            return owner
+        return ndarray_over(header, payload, offset, True)
+    if copy is None:
+        return array.numpy(copy=True)
+    if array.payload.ownership == BORROWED and isinstance(array.payload.owner, ndarray):
+        return array.payload.owner
+    raise ValueError("copy=False, but the memory is immutable or still in use and has to be copied")
+
+
+cdef int refill(Array array, ndarray value) except -1:
+    """Undo `give_up`: take back the ndarray that it gave, to which the caller has the one reference."""
+    cdef bint seen
+    if array.payload is NO_PAYLOAD:
+        array.payload = admit_ndarray(value, None, True, &seen)
+    return 0
+
+
+cdef object original_of(Array array):
+    """Undo `array_of_ndarray`: the ndarray itself where it was not copied, else one with its values."""
+    cdef object owner = array.payload.owner
+    if isinstance(owner, ndarray):
+        return owner
+    return give_up(array, None) if owner is None else array.numpy()
+
+
+cdef bint equal(Array left, Array right) except -1:
+    """Whether all four fields agree; `data` is compared where it lies, whatever its segments."""
+    cdef Py_ssize_t head
+    if left.dtype != right.dtype or left.stype != right.stype or left.header.shape != right.header.shape:
+        return False
+    if left.nbytes != right.nbytes:
+        return False
+    if left.header.preamble == right.header.preamble:
+        return bytes_equal(left.payload.pointer, right.payload.pointer, left.payload.nbytes)
+    if left.header.preamble and right.header.preamble:
+        return False
+    if left.header.preamble:
+        left, right = right, left
+    # `left` is in one piece, `right` in two.
+    head = len(right.header.preamble)
+    return bytes_equal(left.payload.pointer, <const char *> right.header.preamble, head) and bytes_equal(
+        left.payload.pointer + head, right.payload.pointer, right.payload.nbytes
+    )

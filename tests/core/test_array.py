@@ -1,0 +1,332 @@
+"""Array: two segments that are what numpy.save writes, and come back as they were."""
+
+import copy
+import io
+import mmap
+import pickle
+import weakref
+
+import ml_dtypes
+import numpy as np
+import pytest
+from arrays import PADDED, npy
+
+from flatrecord import Array, array_from_numpy
+
+
+class Mine(Array):
+    """A subclass that pickle can find."""
+
+
+def bits(array: np.ndarray) -> tuple:
+    return array.dtype, array.shape, array.tobytes()
+
+
+def test_data_is_what_numpy_saves(dtype, layout):
+    array = layout(dtype)
+    assert Array(array).data == npy(array)
+
+
+def test_numpy_gives_back_dtype_shape_order_and_values(dtype, layout):
+    array = layout(dtype)
+    back = Array(array).numpy()
+    assert bits(back) == bits(array)
+    if array.nbytes and (array.flags.c_contiguous or array.flags.f_contiguous):
+        assert back.flags.f_contiguous == array.flags.f_contiguous
+    assert not back.flags.writeable
+
+
+def test_received_data_gives_the_same_array(dtype, layout):
+    array = layout(dtype)
+    received = Array(str(array.dtype), list(array.shape), "numpy.ndarray", npy(array))
+    assert bits(received.numpy()) == bits(array)
+    assert received == Array(array) and Array(array) == received
+
+
+def test_a_dtype_with_gaps(layout):
+    array = layout(PADDED)
+    packed = Array(array)
+    received = Array(packed.dtype, packed.shape, packed.stype, packed.data)
+    for back in (packed.numpy(), received.numpy(), pickle.loads(pickle.dumps(packed)).numpy()):
+        assert back.dtype == PADDED and np.array_equal(back, array)
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        assert packed.data == npy(array)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle(dtype, layout, protocol):
+    array = Array(layout(dtype))
+    again = pickle.loads(pickle.dumps(array, protocol))
+    assert again == array
+    assert again.data == array.data
+    assert bits(again.numpy()) == bits(array.numpy())
+
+
+def test_sources_that_cannot_be_written_to(tmp_path):
+    array = np.arange(12.0)
+    array.flags.writeable = False
+    assert Array(array).data == npy(array)
+    np.save(tmp_path / "a.npy", array)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert Array(mapped).data == npy(array)
+    assert Array(mapped).ownership == "shared"
+
+
+def test_fields_of_an_ndarray():
+    array = Array(np.zeros((2, 3), "f4"))
+    assert (array.dtype, array.shape, array.stype) == ("float32", (2, 3), "numpy.ndarray")
+    assert array_from_numpy(np.zeros((2, 3), "f4")).shape == [2, 3]
+    assert type(Array.from_numpy_ndarray(np.zeros(3)).shape) is tuple
+    assert Array(ndarray=np.zeros(3)) == Array(np.zeros(3))
+
+
+def test_shape_reads_back_as_given_and_is_copied_inside():
+    shape = [2, 3]
+    array = Array("float32", shape, "", b"")
+    shape.append(4)
+    array.shape.append(5)
+    assert array.shape == [2, 3]
+    assert Array("float32", (2, 3), "", b"").shape == (2, 3)
+    assert Array("float32", (2, 3), "", b"") == Array("float32", [2, 3], "", b"")
+
+
+def test_bytes_are_handed_back_as_the_same_object():
+    data = b"12345678"
+    array = Array(dtype="float64", shape=[1], stype="", data=data)
+    assert array.data is data
+    assert array.ownership == "shared"
+
+
+@pytest.mark.parametrize("make", [bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8)])
+def test_data_may_be_any_bytes_like(make):
+    array = Array("uint8", [8], "", make(b"12345678"))
+    assert array.data == b"12345678"
+    assert array.nbytes == 8
+
+
+def test_writable_data_is_copied_unless_borrowed():
+    source = bytearray(b"1234")
+    copied, borrowed = Array("", [4], "", source), Array("", [4], "", source, copy=False)
+    source[0] = ord("x")
+    assert copied.data == b"1234" and copied.ownership == "snapshot"
+    assert borrowed.data == b"x234" and borrowed.ownership == "borrowed"
+    with pytest.raises(BufferError):
+        source.append(1)  # it cannot move while it is borrowed
+
+
+def test_a_mapping_cannot_be_closed_under_an_array():
+    mapping = mmap.mmap(-1, 4096, prot=mmap.PROT_READ)
+    array = Array(np.frombuffer(mapping, np.uint8))
+    assert array.ownership == "shared"
+    with pytest.raises(BufferError):
+        mapping.close()
+    del array
+    mapping.close()
+
+
+def test_an_array_is_a_snapshot_of_what_its_caller_still_holds():
+    source = np.arange(4.0)
+    snapshot, borrowed = Array(source), Array(source, copy=False)
+    source[0] = 9
+    assert snapshot.numpy()[0] == 0 and snapshot.ownership == "snapshot"
+    assert borrowed.numpy()[0] == 9 and borrowed.ownership == "borrowed"
+    assert Array(np.frombuffer(b"12345678")).ownership == "shared"
+    assert Array(np.frombuffer(b"12345678"), copy=True).ownership == "snapshot"
+
+
+def test_numpy_is_a_view_and_its_copy_is_independent():
+    array = Array(np.arange(4.0))
+    view = array.numpy()
+    assert np.shares_memory(view, array.numpy())
+    with pytest.raises(ValueError, match="read-only"):
+        view[0] = 1
+    with pytest.raises(ValueError):
+        view.flags.writeable = True
+    independent = array.numpy(copy=True)
+    independent[0] = 9
+    assert array.numpy()[0] == 0
+    del array
+    assert view[1] == 1  # the view keeps the memory
+
+
+def test_array_protocol():
+    array = Array(np.arange(4, dtype="f4"))
+    assert np.shares_memory(np.asarray(array), array.numpy())
+    assert np.asarray(array, dtype="f8").dtype == np.float64
+    assert np.array(array, copy=True).flags.writeable
+    with pytest.raises(ValueError):
+        np.array(array, dtype="f8", copy=False)
+
+
+def test_buffer_protocol():
+    array = Array(np.arange(6, dtype="f4").reshape(2, 3))
+    with memoryview(array) as view:
+        assert (view.format, view.shape, view.readonly) == ("f", (2, 3), True)
+        assert view.tolist() == [[0, 1, 2], [3, 4, 5]]
+    half = Array(np.ones((2, 2), ml_dtypes.bfloat16))
+    assert memoryview(half).format == "B"
+    assert bytes(half) == np.ones(4, ml_dtypes.bfloat16).tobytes()
+    assert bytes(Array("", [3], "", b"abc")) == b"abc"
+    with pytest.raises(TypeError, match="read-write"):
+        io.BytesIO(b"xxx").readinto(Array("", [3], "", b"abc"))
+
+
+def test_dlpack():
+    array = Array(np.arange(3.0))
+    assert array.__dlpack_device__() == (1, 0)
+    assert np.shares_memory(np.from_dlpack(array), array.numpy())
+
+
+def test_segments_chunks_and_write_to_are_data_without_joining():
+    array = Array(np.arange(1000.0))
+    header, payload = array.segments()
+    assert bytes(header) + bytes(payload) == array.data
+    assert np.shares_memory(np.frombuffer(payload), array.numpy())
+    for size in (1, 7, 100, len(header), 200, 5000, 1 << 20):
+        chunks = list(array.chunks(size))
+        assert b"".join(chunks) == array.data
+        assert all(len(chunk) <= size and chunk.readonly for chunk in chunks)
+        ends, total = set(), 0
+        for chunk in chunks:
+            ends.add(total := total + len(chunk))
+        assert set(range(size, array.nbytes, size)) <= ends
+    file = io.BytesIO()
+    assert array.write_to(file) == array.nbytes == len(array.data)
+    assert file.getvalue() == array.data
+    with pytest.raises(ValueError, match="at least 1"):
+        array.chunks(0)
+
+
+def test_write_to_goes_on_after_a_short_write():
+    class Slow(io.RawIOBase):
+        def __init__(self):
+            self.got = bytearray()
+
+        def write(self, piece):
+            self.got += piece[:100]
+            return len(piece[:100])
+
+    file = Slow()
+    array = Array(np.arange(1000.0))
+    assert array.write_to(file) == array.nbytes
+    assert file.got == array.data
+
+
+def test_write_to_says_how_far_it_came_when_the_file_blocks():
+    class Blocking:
+        room = 150
+
+        def write(self, piece):
+            count, self.room = min(len(piece), self.room), max(self.room - len(piece), 0)
+            return count or None
+
+    with pytest.raises(BlockingIOError) as caught:
+        Array(np.arange(1000.0)).write_to(Blocking())
+    assert caught.value.characters_written == 150
+
+
+def test_equality_goes_by_content():
+    array = Array(np.arange(4.0))
+    assert array == Array(np.arange(4.0))
+    assert array != Array(np.arange(1, 5.0))
+    assert array != Array(np.arange(4.0).reshape(2, 2))
+    assert array != Array(np.arange(4))
+    assert array != Array("float64", (4,), "other", array.data)
+    assert array != "array"
+    with pytest.raises(TypeError):
+        hash(array)
+
+
+def test_equality_of_one_piece_and_two():
+    split = Array(np.arange(4.0))
+    data = bytearray(split.data)
+    assert split == Array(split.dtype, split.shape, split.stype, bytes(data))
+    for position in (10, len(data) - 1):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        other = Array(split.dtype, split.shape, split.stype, bytes(changed))
+        assert split != other and other != split
+
+
+def test_repr_is_bounded():
+    text = repr(Array(np.zeros(1 << 20)))
+    assert text.startswith("Array(dtype='float64', shape=(1048576,), stype='numpy.ndarray', data=b'\\x93NUMPY")
+    assert len(text) < 150
+    assert repr(Array("", [3], "", b"abc")) == "Array(dtype='', shape=[3], stype='', data=b'abc')"
+
+
+def test_pickle_out_of_band_shares_the_memory():
+    array = Array(np.arange(1 << 16, dtype="f8"))
+    buffers = []
+    stream = pickle.dumps(array, 5, buffer_callback=buffers.append)
+    assert len(stream) < 1000
+    again = pickle.loads(stream, buffers=buffers)
+    assert again == array
+    assert np.shares_memory(again.numpy(), array.numpy())
+
+
+def test_copy_and_deepcopy():
+    array = Array(np.arange(4.0))
+    assert copy.copy(array) is array
+    deep = copy.deepcopy(array)
+    assert deep == array and not np.shares_memory(deep.numpy(), array.numpy())
+
+
+def test_immutable():
+    array = Array(np.arange(4.0))
+    for name in ("dtype", "shape", "stype", "data"):
+        with pytest.raises(AttributeError):
+            setattr(array, name, getattr(array, name))
+    with pytest.raises(TypeError, match="immutable"):
+        array.__init__(np.zeros(3))
+
+
+def test_weak_references_and_subclasses():
+    array = Mine(np.zeros(3))
+    assert weakref.ref(array)() is array
+    assert type(pickle.loads(pickle.dumps(array))) is Mine
+    assert type(copy.deepcopy(array)) is Mine
+    assert type(Mine.from_numpy_ndarray(np.zeros(3))) is Mine
+
+
+def test_an_array_that_was_never_initialised_is_empty():
+    array = Array.__new__(Array)
+    assert (array.dtype, array.shape, array.stype, array.data, array.nbytes) == ("", (), "", b"", 0)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, reason",
+    [
+        ((), TypeError, "dtype must be str"),
+        (("float32",), TypeError, "stype must be str"),
+        (("float32", [1], "numpy.ndarray"), TypeError, "data is missing"),
+        ((1, [1], "", b""), TypeError, "dtype must be str"),
+        (("float32", "abc", "", b""), TypeError, "sequence of integers"),
+        (("float32", None, "", b""), TypeError, "sequence of integers"),
+        (("float32", [1.5], "", b""), TypeError, "sequence of integers"),
+        (("float32", [-1], "", b""), ValueError, "negative"),
+        (("float32", [1], "", "text"), TypeError, "bytes-like"),
+        (("float32", [1], "", memoryview(b"1234")[::2]), ValueError, "contiguous"),
+        ((np.zeros(3), [3]), TypeError, "not both"),
+        (([1, 2, 3],), TypeError, "dtype must be str"),
+        ((np.array([None]),), ValueError, "object"),
+        ((np.zeros(2, [("a", "O")]),), ValueError, "pickle"),
+        ((np.array(["text"], np.dtypes.StringDType()),), ValueError, "pickle"),
+        ((np.ma.array([1, 2], mask=[0, 1]),), TypeError, "mask"),
+    ],
+)
+def test_wrong_input(arguments, error, reason):
+    with pytest.raises(error, match=reason):
+        Array(*arguments)
+
+
+def test_copy_false_where_it_is_impossible():
+    with pytest.raises(ValueError, match="contiguous"):
+        Array(np.zeros((4, 4))[:, ::2], copy=False)
+    with pytest.raises(TypeError, match="copy must be"):
+        Array(np.zeros(4), copy="yes")
+
+
+def test_numpy_wants_the_numpy_format():
+    with pytest.raises(TypeError, match="stype 'torch'"):
+        Array("float32", [1], "torch", b"1234").numpy()
