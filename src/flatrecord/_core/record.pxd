@@ -1,0 +1,10 @@
+"""ParametersRecord and ArrayRecord: ordered mappings of names to Arrays."""
+
+
+cdef class ParametersRecord:
+    cdef dict entries  # str -> Array, in order; only ever changed through this class
+    cdef object __weakref__
+
+
+cdef class ArrayRecord(ParametersRecord):
+    pass

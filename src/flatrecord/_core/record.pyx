@@ -1,0 +1,321 @@
+"""ParametersRecord and ArrayRecord: ordered mappings of names to Arrays."""
+
+cimport cython
+
+from collections.abc import Mapping, MutableMapping
+from itertools import islice
+
+from .array cimport Array, check_copy, readable_header
+from .transfer cimport absorb, release
+
+cdef object MISSING = object()
+cdef Py_ssize_t REPR_ENTRIES = 4
+
+
+cdef class ParametersRecord:
+    """An ordered mapping of names to Arrays: Flower's ``ParametersRecord``, without the copies.
+
+    Parameters
+    ----------
+    array_dict : mapping or list, optional
+        A mapping of `str` to `Array` or `numpy.ndarray`, mixed as you like. Or a list of ndarrays,
+        whose keys become ``"0"``, ``"1"``, ...
+    keep_input : bool
+        If False, each entry leaves `array_dict` before the next is handled, and an ndarray that
+        nobody else holds is taken over without a copy. If True, `array_dict` is left as it is and
+        its arrays are duplicated.
+    copy : {None, True, False}, keyword only
+        Whether memory is copied: only when needed, always, never. With False the record shows
+        whatever is later written to arrays that somebody else still holds.
+
+    Raises
+    ------
+    TypeError
+        If a key is not `str`, a value is neither Array nor ndarray, or entries should leave an
+        `array_dict` that does not let them.
+    ValueError
+        If a dtype needs pickle, or `copy` is False and an array is not contiguous.
+    MemoryError
+        If a copy is needed and there is no room for it.
+
+    Notes
+    -----
+    All or nothing: keys and values are checked before the first entry leaves `array_dict`, and
+    whatever goes wrong later (Ctrl-C too), every entry goes back, in the old order. The message or a
+    note of the exception names the key.
+
+    Thread safety: may be read and changed from several threads. Each method changes the record in
+    one step under the GIL, or under the record's own critical section where there is none, so
+    that no thread sees half of a change. A thread that iterates while another adds or removes entries
+    gets a `RuntimeError`, as with `dict`.
+    """
+
+    def __cinit__(self):
+        self.entries = {}
+
+    def __init__(self, array_dict=None, keep_input=False, *, copy=None):
+        if array_dict is not None:
+            fill(self, array_dict, keep_input, copy)
+
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def from_numpy_ndarrays(cls, ndarrays, *, keep_input=False, copy=None):
+        """Make a record from a list of ndarrays, with the keys ``"0"``, ``"1"``, ...
+
+        Parameters
+        ----------
+        ndarrays : list of numpy.ndarray
+            Is empty afterwards unless `keep_input` is True.
+        keep_input, copy
+            As for the class.
+
+        Returns
+        -------
+        ParametersRecord
+            Of the class it is called on.
+        """
+        return from_sequence(cls, ndarrays, keep_input, copy)
+
+    def to_numpy_ndarrays(self, *, keep_input=True, copy=None):
+        """The record's arrays as a list of ndarrays, in order.
+
+        Parameters
+        ----------
+        keep_input : bool
+            If True, the record stays as it is. If False, each entry leaves it before the next is
+            handled, and the ndarrays are writable.
+        copy : {None, True, False}
+            Whether memory is copied: only when needed, always, never. With `keep_input` there is no
+            need, and the ndarrays are read-only views unless `copy` is True. Without, there is need
+            where somebody else (a view, another record) can still reach the memory.
+
+        Returns
+        -------
+        list of numpy.ndarray
+
+        Raises
+        ------
+        TypeError
+            If an entry's `stype` is not ``numpy.ndarray``.
+        ValueError
+            If an entry's data is not a valid ``.npy`` array; or if it has to be copied and `copy` is
+            False.
+        MemoryError
+            If a copy is needed and there is no room for it.
+
+        Notes
+        -----
+        All or nothing: after a failure every entry is in the record again, in the old order.
+        """
+        cdef Py_ssize_t offset
+        cdef list names, arrays, entries
+        cdef dict others
+        with cython.critical_section(self):
+            names, arrays = list(self.entries), list(self.entries.values())
+            for name, array in zip(names, arrays):
+                try:
+                    readable_header(<Array> array, &offset)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"key {name!r}: {error}") from None
+            array = None
+            if keep_input:
+                return [array.numpy(copy) for array in arrays]
+            self.entries.clear()
+        try:
+            return release(names, arrays, copy)
+        except BaseException:
+            # Another thread may have added entries meanwhile; they come after the old ones.
+            with cython.critical_section(self):
+                others = self.entries.copy()
+                self.entries.clear()
+                self.entries.update(zip(names, arrays))
+                self.entries.update(others)
+            raise
+
+    def count_bytes(self):
+        """Number of bytes in the record: the serialized arrays and the keys.
+
+        Returns
+        -------
+        int
+            The sum of ``len(array.data) + len(key)``, in bytes and characters, as Flower counts.
+            Nothing is serialized for it.
+        """
+        cdef Py_ssize_t total = 0
+        with cython.critical_section(self):
+            for key, array in self.entries.items():
+                total += len(<str> key) + (<Array> array).nbytes
+        return total
+
+    def __len__(self):
+        return len(self.entries)
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __reversed__(self):
+        return reversed(self.entries)
+
+    def __contains__(self, key):
+        return key in self.entries
+
+    def __getitem__(self, key):
+        return self.entries[key]
+
+    def __setitem__(self, key, value):
+        check_pair(key, value)
+        self.entries[key] = value
+
+    def __delitem__(self, key):
+        del self.entries[key]
+
+    def get(self, key, default=None):
+        """The Array of `key`, or `default` if there is none."""
+        return self.entries.get(key, default)
+
+    def keys(self):
+        """A live, set-like view on the keys."""
+        return self.entries.keys()
+
+    def values(self):
+        """A live view on the Arrays."""
+        return self.entries.values()
+
+    def items(self):
+        """A live, set-like view on the pairs of key and Array."""
+        return self.entries.items()
+
+    def pop(self, key, default=MISSING):
+        """Remove `key` and return its Array; `default` if there is none, else a `KeyError`."""
+        if default is MISSING:
+            return self.entries.pop(key)
+        return self.entries.pop(key, default)
+
+    def popitem(self):
+        """Remove and return the first pair of key and Array; a `KeyError` if the record is empty."""
+        with cython.critical_section(self):
+            for key in self.entries:
+                return key, self.entries.pop(key)
+        raise KeyError("popitem(): the record is empty")
+
+    def clear(self):
+        """Remove all entries."""
+        self.entries.clear()
+
+    def setdefault(self, key, default=None):
+        """The Array of `key`; put `default` there first if there is none.
+
+        Raises
+        ------
+        TypeError
+            If `key` is missing and `key` is not `str` or `default` is not an Array.
+        """
+        if key in self.entries:
+            return self.entries[key]
+        check_pair(key, default)
+        return self.entries.setdefault(key, default)
+
+    def update(self, other=(), /, **entries):
+        """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments.
+
+        Raises
+        ------
+        TypeError
+            If a key is not `str` or a value is not an Array. The record is then unchanged.
+        """
+        cdef dict staged = {}
+        if isinstance(other, Mapping) or hasattr(other, "keys"):
+            for key in other.keys():
+                staged[key] = other[key]
+        else:
+            for key, value in other:
+                staged[key] = value
+        staged.update(entries)
+        for key, value in staged.items():
+            check_pair(key, value)
+        self.entries.update(staged)
+
+    def copy(self):
+        """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
+        cdef ParametersRecord other = type(self).__new__(type(self))
+        other.entries.update(self.entries)
+        return other
+
+    def __copy__(self):
+        return self.copy()
+
+    def __eq__(self, other):
+        if isinstance(other, ParametersRecord):
+            return self.entries == (<ParametersRecord> other).entries
+        if isinstance(other, dict):
+            return self.entries == other
+        if isinstance(other, Mapping):
+            return self.entries == dict(other.items())
+        return NotImplemented
+
+    __hash__ = None
+
+    def __reduce_ex__(self, protocol):
+        return type(self), (), None, None, iter(list(self.entries.items()))
+
+    def __repr__(self):
+        cdef list shown = [f"{key!r}: {array!r}" for key, array in islice(self.items(), REPR_ENTRIES)]
+        if len(self) > REPR_ENTRIES:
+            shown.append(f"... {len(self) - REPR_ENTRIES} more")
+        return f"{type(self).__name__}({{{', '.join(shown)}}})"
+
+
+cdef class ArrayRecord(ParametersRecord):
+    """`ParametersRecord` by Flower's newer name, where `keep_input` is True unless you say otherwise.
+
+    See `ParametersRecord` for the parameters, the errors and thread safety.
+    """
+
+    def __init__(self, array_dict=None, keep_input=True, *, copy=None):
+        ParametersRecord.__init__(self, array_dict, keep_input, copy=copy)
+
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def from_numpy_ndarrays(cls, ndarrays, *, keep_input=True, copy=None):
+        """Make a record from a list of ndarrays: `ParametersRecord.from_numpy_ndarrays`."""
+        return from_sequence(cls, ndarrays, keep_input, copy)
+
+
+cdef int check_pair(key, value) except -1:
+    if not isinstance(key, str):
+        raise TypeError(f"a key must be str, got {type(key).__name__}: {key!r:.80}")
+    if not isinstance(value, Array):
+        raise TypeError(f"key {key!r}: a value must be an Array, got {type(value).__name__}; Array(ndarray) makes one")
+    return 0
+
+
+cdef object from_sequence(cls, ndarrays, keep_input, copy):
+    cdef ParametersRecord record = cls.__new__(cls)
+    if not isinstance(ndarrays, (list, tuple)):
+        raise TypeError(f"ndarrays must be a list of NumPy arrays, got {type(ndarrays).__name__}")
+    fill(record, ndarrays, keep_input, copy)
+    return record
+
+
+cdef int fill(ParametersRecord record, source, bint keep_input, copy) except -1:
+    """Put the entries of a mapping or a list into `record`, all or nothing."""
+    cdef list places, names, arrays
+    check_copy(copy)
+    if isinstance(source, (list, tuple)):
+        places = list(range(len(source)))
+        names = [str(i) for i in places]
+    elif isinstance(source, Mapping):
+        places = names = list(source)
+    else:
+        raise TypeError(f"array_dict must be a mapping or a list of NumPy arrays, got {type(source).__name__}")
+    if not keep_input and not hasattr(source, "__delitem__"):
+        raise TypeError(
+            f"keep_input=False takes the entries out of the input, which {type(source).__name__} does not allow: "
+            "pass keep_input=True, or copy=False as well to share the memory"
+        )
+    arrays = absorb(source, places, names, keep_input, copy)
+    record.entries.update(zip(names, arrays))
+    return 0
+
+
+MutableMapping.register(ParametersRecord)
