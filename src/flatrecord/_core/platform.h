@@ -11,11 +11,13 @@
 #if defined(__unix__) || defined(__APPLE__)
 #define FLATRECORD_HAS_MMAP 1
 #include <sys/mman.h>
+#include <time.h>
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
 #endif
 #else
 #define FLATRECORD_HAS_MMAP 0
+#include <windows.h>
 #endif
 
 #define FLATRECORD_HUGE_PAGE ((size_t)2 << 20)
@@ -67,6 +69,18 @@ static inline void flatrecord_unmap(void *block, size_t size)
 #else
     (void)size;
     free(block);
+#endif
+}
+
+/* Milliseconds on a clock that never goes back. */
+static inline int64_t flatrecord_milliseconds(void)
+{
+#if FLATRECORD_HAS_MMAP
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+#else
+    return (int64_t)GetTickCount64();
 #endif
 }
 

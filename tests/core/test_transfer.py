@@ -1,0 +1,427 @@
+"""Entries in and out of a record: who owns the memory, and nothing is lost on failure."""
+
+import json
+import resource
+import subprocess
+import sys
+import textwrap
+import weakref
+from collections import OrderedDict, UserDict
+from types import MappingProxyType
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from flatrecord import Array, ArrayRecord, ParametersRecord
+
+
+def model(n=4):
+    return {f"layer{i}": np.full((8, 4), i, "f4") for i in range(n)}
+
+
+def address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def entered(value, **options) -> str:
+    """How `value` enters a record when the dict that is given holds the one reference to it."""
+    return ParametersRecord({"x": value()}, **options)["x"].ownership
+
+
+# ------------------------------------------------------------------------------------- in: ownership
+
+TAKEN = {
+    "owner": lambda: np.zeros(100),
+    "Fortran order": lambda: np.asfortranarray(np.zeros((10, 10))),
+    "reshaped": lambda: np.zeros(100).reshape(10, 10),
+    "transposed twice": lambda: np.zeros((4, 5, 6)).T.reshape(-1, order="F"),
+    "most of its base": lambda: np.zeros(100)[10:],
+    "bfloat16": lambda: np.zeros(100, ml_dtypes.bfloat16),
+    "read-only": lambda: (a := np.zeros(100), setattr(a.flags, "writeable", False))[0],
+    "structured": lambda: np.zeros(3, [("a", "f4"), ("b", "i8")]),
+    "empty": lambda: np.zeros((0, 3)),
+    "out of a record": lambda: ParametersRecord([np.zeros(100)]).to_numpy_ndarrays(keep_input=False)[0],
+    "copied out of a record": lambda: Array(np.zeros(100)).numpy(copy=True),
+    "last view on an array": lambda: Array(np.zeros(100)).numpy(),
+}
+COPIED = {
+    "strided": lambda: np.zeros((10, 10))[:, ::2],
+    "reversed": lambda: np.zeros(100)[::-1],
+    "small part of its base": lambda: np.zeros(100)[:10],
+    "bytearray below": lambda: np.frombuffer(bytearray(800)),
+    "exporter below": lambda: np.asarray(memoryview(np.zeros(100))),
+    "unknown owner": lambda: np.from_dlpack(np.zeros(100)),
+    "subclass": lambda: np.zeros(100).view(np.recarray),
+}
+SHARED = {
+    "bytes": lambda: np.frombuffer(bytes(800)),
+    "part of bytes": lambda: np.frombuffer(bytes(800), np.uint8)[100:200],
+    "memoryview of bytes": lambda: np.frombuffer(memoryview(bytes(800))),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN)
+def test_what_nobody_else_holds_is_taken(how):
+    assert entered(TAKEN[how]) == "taken"
+    assert entered(TAKEN[how], copy=True) == "snapshot"
+    assert entered(TAKEN[how], copy=False) == "borrowed"
+    assert entered(TAKEN[how], keep_input=True) == "snapshot"
+    assert entered(TAKEN[how], keep_input=True, copy=False) == "borrowed"
+
+
+@pytest.mark.parametrize("how", COPIED)
+def test_what_cannot_be_taken_is_copied(how):
+    value = COPIED[how]()
+    record = ParametersRecord({"x": COPIED[how]()})
+    assert record["x"].ownership == "snapshot"
+    assert np.array_equal(record["x"].numpy(), value)
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_immutable_memory_is_shared(how):
+    for keep_input in (False, True):
+        assert entered(SHARED[how], keep_input=keep_input) == "shared"
+    assert entered(SHARED[how], copy=True) == "snapshot"
+
+
+def test_taking_keeps_the_memory_where_it_is():
+    source = model()
+    addresses = [address(array) for array in source.values()]
+    record = ParametersRecord(source)
+    assert source == {}
+    assert [address(array.numpy()) for array in record.values()] == addresses
+
+
+@pytest.mark.parametrize("hold", [lambda a: a, lambda a: a[:1], memoryview, weakref.ref, lambda a: a.T, lambda a: a.ctypes])
+def test_a_record_does_not_change_behind_its_back(hold):
+    source = model()
+    held = hold(source["layer1"])
+    record = ParametersRecord(source)
+    assert [array.ownership for array in record.values()] == ["taken", "snapshot", "taken", "taken"]
+    assert held is not None
+
+
+def test_a_view_held_elsewhere_counts_for_its_base():
+    base = np.zeros((2, 50))
+    assert entered(lambda: base[:]) == "snapshot"
+    record = ParametersRecord({"x": base.reshape(100)})
+    base[:] = 1
+    assert not record["x"].numpy().any()
+
+
+def test_one_array_under_two_names():
+    source = {"a": np.zeros(3)}
+    source["b"] = source["a"]
+    record = ParametersRecord(source)
+    assert not np.shares_memory(record["a"].numpy(), record["b"].numpy())
+
+
+def test_a_borrowed_array_shows_what_is_written_to_it():
+    source = model()
+    held = source["layer1"]
+    record = ParametersRecord(source, copy=False)
+    assert source == {} and record["layer1"].ownership == "borrowed"
+    held[:] = 7
+    assert record["layer1"].numpy()[0, 0] == 7
+
+
+def test_keep_input_leaves_the_input_alone():
+    source = model()
+    before = dict(source)
+    record = ParametersRecord(source, keep_input=True)
+    assert list(source) == list(before) and all(source[key] is before[key] for key in before)
+    source["layer1"][:] = 7
+    assert record["layer1"].numpy()[0, 0] == 1
+
+
+def test_array_values():
+    array = Array(np.zeros(3))
+    assert ParametersRecord({"a": array})["a"] is array
+    assert ParametersRecord({"a": array}, keep_input=True, copy=False)["a"] is array
+    assert ParametersRecord({"a": array}, copy=True)["a"] == array
+    for record in (ParametersRecord({"a": array}, copy=True), ParametersRecord({"a": array}, keep_input=True)):
+        assert record["a"] == array and not np.shares_memory(record["a"].numpy(), array.numpy())
+    immutable = Array("uint8", [3], "", b"abc")
+    assert ParametersRecord({"a": immutable}, keep_input=True)["a"] is immutable
+
+
+def test_arrays_and_ndarrays_mixed_keep_their_order():
+    record = ParametersRecord(OrderedDict(z=np.zeros(1), a=Array(np.ones(2)), m=np.ones((2, 2), order="F")))
+    assert list(record) == ["z", "a", "m"] and [array.shape for array in record.values()] == [(1,), (2,), (2, 2)]
+
+
+def test_a_record_as_input():
+    source = ParametersRecord(model())
+    arrays = list(source.values())
+    record = ArrayRecord(source, keep_input=False)
+    assert not source and all(a is b for a, b in zip(record.values(), arrays, strict=True))
+
+
+@pytest.mark.parametrize("keep_input", [False, True])
+def test_copy_false_names_what_has_to_be_copied(keep_input):
+    source = {**model(), "strided": np.zeros((4, 4))[:, ::2]}
+    with pytest.raises(ValueError, match="key 'strided'.*copy=False.*not contiguous"):
+        ParametersRecord(source, keep_input=keep_input, copy=False)
+    assert len(source) == 5
+
+
+def test_each_entry_leaves_before_the_next_is_handled():
+    seen = []
+
+    class Watched(UserDict):
+        def __getitem__(self, key):
+            seen.append((key, len(self.data)))
+            return self.data[key]
+
+    source = Watched(model(3))
+    ParametersRecord(source)
+    assert sorted(length for _, length in seen[3:]) == [1, 2, 3]
+    assert not source
+
+
+# ------------------------------------------------------------------------------------- out: ownership
+
+
+def test_out_and_in_again_is_the_same_memory():
+    source = model()
+    ndarrays = list(source.values())
+    addresses = [address(array) for array in ndarrays]
+    identities = [id(array) for array in ndarrays]
+    del ndarrays
+    for _ in range(3):
+        record = ParametersRecord(source)
+        out = record.to_numpy_ndarrays(keep_input=False)
+        assert len(record) == 0
+        assert [address(array) for array in out] == addresses and [id(array) for array in out] == identities
+        assert all(array.flags.writeable for array in out)
+        source = {str(i): array for i, array in enumerate(out)}
+        out = None
+
+
+def test_a_snapshot_is_handed_back_writable_without_a_copy():
+    record = ParametersRecord(model(), keep_input=True)
+    addresses = [address(array.numpy()) for array in record.values()]
+    out = record.to_numpy_ndarrays(keep_input=False)
+    assert [address(array) for array in out] == addresses
+    out[0][:] = 5
+    assert ParametersRecord(out)["0"].ownership == "taken"
+
+
+def test_received_bytes_are_handed_back_as_a_copy():
+    data = Array(np.arange(3.0)).data
+    record = ParametersRecord({"a": Array("float64", [3], "numpy.ndarray", data)})
+    (out,) = record.to_numpy_ndarrays(keep_input=False)
+    out[0] = 9
+    assert data == Array(np.arange(3.0)).data
+
+
+def test_memory_in_use_elsewhere_is_copied_on_the_way_out():
+    record = ParametersRecord(model())
+    view, array = record["layer0"].numpy(), record["layer1"]
+    other = ParametersRecord({"b": record["layer2"]})
+    out = record.to_numpy_ndarrays(keep_input=False)
+    for ndarray in out:
+        ndarray[:] = 9
+    assert (view == 0).all() and (array.numpy() == 1).all() and (other["b"].numpy() == 2).all()
+
+
+def test_copy_on_the_way_out():
+    record = ParametersRecord(model())
+    for view in record.to_numpy_ndarrays():
+        assert not view.flags.writeable and view.base is not None
+    copies = record.to_numpy_ndarrays(copy=True)
+    assert all(array.flags.writeable for array in copies)
+    del view, copies
+    held = record["layer2"]
+    with pytest.raises(ValueError, match="key 'layer2'.*still in use"):
+        record.to_numpy_ndarrays(keep_input=False, copy=False)
+    assert list(record) == list(model()) and record["layer2"] is held
+    del held
+    assert len(record.to_numpy_ndarrays(keep_input=False, copy=False)) == 4
+
+
+def test_a_borrowed_array_goes_back_as_itself_or_as_a_copy():
+    mine = np.zeros(3)
+    assert ParametersRecord([mine], copy=False).to_numpy_ndarrays(keep_input=False, copy=False)[0] is mine
+    assert not np.shares_memory(ParametersRecord([mine], copy=False).to_numpy_ndarrays(keep_input=False)[0], mine)
+
+
+def test_an_entry_that_is_no_numpy_array_stays_in_the_record():
+    record = ParametersRecord({**model(), "other": Array("float32", [1], "torch", b"1234")})
+    for keep_input in (False, True):
+        with pytest.raises(TypeError, match="key 'other': stype 'torch'"):
+            record.to_numpy_ndarrays(keep_input=keep_input)
+        assert len(record) == 5
+
+
+# ------------------------------------------------------------------------------------- nothing is lost
+
+
+def whole(source, before):
+    """Whether `source` holds the same objects in the same order."""
+    return list(source) == list(before) and all(source[key] is before[key] for key in before)
+
+
+BAD = {
+    "object dtype": (np.array([None]), ValueError),
+    "not an array": ([1, 2], TypeError),
+    "masked": (np.ma.masked_array([1]), TypeError),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_value_last_in_a_long_dict(bad):
+    value, error = BAD[bad]
+    source = {**model(1000), "bad one": value}
+    before = dict(source)
+    with pytest.raises(error, match="key 'bad one'"):
+        ParametersRecord(source)
+    assert whole(source, before)
+
+
+def test_a_bad_key_last_in_a_long_dict():
+    source = {**model(1000), 7: np.zeros(3)}
+    before = dict(source)
+    with pytest.raises(TypeError, match="key must be str, got int: 7"):
+        ParametersRecord(source)
+    assert whole(source, before)
+
+
+class Stubborn(OrderedDict):
+    """Refuses to let go of one key."""
+
+    def __delitem__(self, key):
+        if key == "layer1":
+            raise RuntimeError("never")
+        super().__delitem__(key)
+
+
+class LetsGoAndRaises(OrderedDict):
+    def __delitem__(self, key):
+        super().__delitem__(key)
+        if key == "layer1":
+            raise RuntimeError("too late")
+
+
+class StubbornUser(UserDict):
+    def __delitem__(self, key):
+        if key == "layer1":
+            raise RuntimeError("never")
+        super().__delitem__(key)
+
+
+@pytest.mark.parametrize("kind", [Stubborn, LetsGoAndRaises, StubbornUser])
+def test_an_input_whose_deletion_raises(kind):
+    source = kind(model())
+    held = source["layer3"]  # copied, and yet it must be the same object that comes back
+    identities = {key: id(array) for key, array in source.items()}
+    with pytest.raises(RuntimeError, match="never|too late") as caught:
+        ParametersRecord(source)
+    assert "key 'layer1'" in caught.value.__notes__ and "the input was put back as it was" in caught.value.__notes__
+    assert {key: id(array) for key, array in source.items()} == identities and list(source) == list(model())
+    assert held is source["layer3"]
+
+
+def test_an_input_that_takes_nothing_back():
+    class OneWay(Stubborn):
+        closed = False
+
+        def __setitem__(self, key, value):
+            if self.closed:
+                raise KeyError("closed")
+            super().__setitem__(key, value)
+
+    source = OneWay(model())
+    source.closed = True
+    with pytest.raises(RuntimeError) as caught:
+        ParametersRecord(source)
+    assert sorted(caught.value.not_put_back) == ["layer2", "layer3"]
+    assert (caught.value.not_put_back["layer3"] == 3).all()
+    assert any("could not be put back: 'layer2'" in note for note in caught.value.__notes__)
+
+
+def test_an_input_without_deletion():
+    with pytest.raises(TypeError, match="keep_input=False takes the entries out of the input, which mappingproxy"):
+        ParametersRecord(MappingProxyType(model()))
+    assert len(ParametersRecord(MappingProxyType(model()), keep_input=True)) == 4
+
+
+def test_a_list_comes_back_as_well():
+    source = [np.zeros(3), np.zeros((4, 4))[:, ::2], np.array([None])]
+    before = list(source)
+    with pytest.raises(ValueError, match="key '2'"):
+        ParametersRecord(source)
+    assert all(a is b for a, b in zip(source, before, strict=True))
+
+
+def in_fresh_process(script: str) -> dict:
+    """Run `script`, which prints a JSON object last, with 4 GiB of address space."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("kind", ["dict", "collections.OrderedDict", "list"])
+@pytest.mark.parametrize("keep_input", [False, True])
+def test_out_of_memory_in_the_middle(kind, keep_input):
+    found = in_fresh_process(f"""
+        import collections, json, numpy as np
+        from flatrecord import ParametersRecord
+        names = [f"layer{{i}}" for i in range(4)]
+        # Taken, refused (5 GiB of a broadcast element), copied because it is strided, copied because it is held.
+        arrays = [np.ones(3), np.broadcast_to(np.ones(1), 5 << 27), np.arange(8.)[::2], np.arange(3.)]
+        held = arrays[3]
+        source = arrays[:] if {kind!r} == "list" else {kind}(zip(names, arrays))
+        identity = [id(a) for a in arrays]
+        del arrays
+        try:
+            ParametersRecord(source, keep_input={keep_input})
+        except MemoryError as error:
+            message = str(error)
+        values = list(source) if {kind!r} == "list" else list(source.values())
+        print(json.dumps(dict(
+            message=message,
+            order=list(source) == names if {kind!r} != "list" else True,
+            same=[id(values[i]) == identity[i] for i in (0, 1, 3)],
+            strides=values[2].strides,
+            values=[values[0].tolist(), values[2].tolist(), values[3].tolist()],
+            writable=[values[0].flags.writeable, values[2].flags.writeable],
+        )))
+    """)
+    key = "1" if kind == "list" else "layer1"
+    assert f"key '{key}': cannot allocate {5 << 30} bytes" in found["message"]
+    assert found["order"]
+    assert found["same"] == [True, True, True]
+    # Nobody else held the strided array: it was freed once copied, and its equal came back.
+    assert found["strides"] == [16 if keep_input else 8]
+    assert found["values"] == [[1, 1, 1], [0, 2, 4, 6], [0, 1, 2]]
+    assert found["writable"] == [True, True]
+
+
+@pytest.mark.memory
+def test_out_of_memory_on_the_way_out():
+    found = in_fresh_process("""
+        import json, numpy as np
+        from flatrecord import Array, ParametersRecord
+        big = Array(np.zeros(2 << 27), copy=False)  # 2 GiB, of which no second copy fits
+        record = ParametersRecord({"a": np.arange(3.), "b": big, "c": np.arange(8.)[::2]})
+        try:
+            record.to_numpy_ndarrays(keep_input=False)
+        except MemoryError as error:
+            message = str(error)
+        print(json.dumps(dict(
+            message=message, keys=list(record), same=record["b"] is big, values=record["c"].numpy().tolist(),
+            ownership=[a.ownership for a in record.values()],
+        )))
+    """)
+    assert found["message"] == f"key 'b': cannot allocate {2 << 30} bytes for an array"
+    assert found["keys"] == ["a", "b", "c"] and found["same"] and found["values"] == [0, 2, 4, 6]
+    assert found["ownership"] == ["taken", "borrowed", "taken"]
