@@ -48,7 +48,6 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 cdef str NUMPY_STYPE = "numpy.ndarray"
-cdef Py_ssize_t CHUNK = 5 << 20  # what Flower cuts a message's arrays into
 cdef Py_ssize_t REPR_BYTES = 8
 cdef Header NO_HEADER = header_of_fields("", (), "")
 cdef Buffer NO_PAYLOAD = allocate(0)
@@ -205,13 +204,14 @@ cdef class Array:
         """
         return memoryview(self.header.preamble), memoryview(self.payload)
 
-    def chunks(self, size=CHUNK):
+    def chunks(self, size=5242880):
         """Iterate over the serialized form without joining it.
 
         Parameters
         ----------
         size : int
-            Largest length of a piece, in bytes; at least 1.
+            Largest length of a piece, in bytes; at least 1. Flower cuts its messages at the default,
+            5 MiB.
 
         Yields
         ------

@@ -8,7 +8,6 @@ from itertools import islice
 from .array cimport Array, check_copy, readable_header
 from .transfer cimport absorb, release
 
-cdef object MISSING = object()
 cdef Py_ssize_t REPR_ENTRIES = 4
 
 
@@ -185,9 +184,9 @@ cdef class ParametersRecord:
         """A live, set-like view on the pairs of key and Array."""
         return self.entries.items()
 
-    def pop(self, key, default=MISSING):
+    def pop(self, key, default=...):
         """Remove `key` and return its Array; `default` if there is none, else a `KeyError`."""
-        if default is MISSING:
+        if default is ...:
             return self.entries.pop(key)
         return self.entries.pop(key, default)
 
