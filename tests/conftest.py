@@ -1,7 +1,11 @@
 """Fixtures that run a test once for each dtype and layout."""
 
+from pathlib import Path
+
 import pytest
 from arrays import ALL_DTYPES, LAYOUTS
+
+import flatrecord
 
 
 @pytest.fixture(params=ALL_DTYPES, ids=lambda dtype: str(dtype).replace(" ", ""))
@@ -12,3 +16,7 @@ def dtype(request):
 @pytest.fixture(params=LAYOUTS, ids=str)
 def layout(request):
     return LAYOUTS[request.param]
+
+
+def pytest_report_header():
+    return f"flatrecord {flatrecord.__version__} from {Path(flatrecord.__file__).parent}"

@@ -43,14 +43,15 @@ TAKEN = {
     "empty": lambda: np.zeros((0, 3)),
     "out of a record": lambda: ParametersRecord([np.zeros(100)]).to_numpy_ndarrays(keep_input=False)[0],
     "copied out of a record": lambda: Array(np.zeros(100)).numpy(copy=True),
+    "read into a bytearray": lambda: np.frombuffer(bytearray(800)),
+    "view on a bytearray": lambda: np.frombuffer(memoryview(bytearray(900))[100:], "f4").reshape(10, 20),
+    "another exporter below": lambda: np.asarray(memoryview(np.zeros(100))),
     "last view on an array": lambda: Array(np.zeros(100)).numpy(),
 }
 COPIED = {
     "strided": lambda: np.zeros((10, 10))[:, ::2],
     "reversed": lambda: np.zeros(100)[::-1],
     "small part of its base": lambda: np.zeros(100)[:10],
-    "bytearray below": lambda: np.frombuffer(bytearray(800)),
-    "exporter below": lambda: np.asarray(memoryview(np.zeros(100))),
     "unknown owner": lambda: np.from_dlpack(np.zeros(100)),
     "subclass": lambda: np.zeros(100).view(np.recarray),
 }
@@ -108,6 +109,23 @@ def test_a_view_held_elsewhere_counts_for_its_base():
     record = ParametersRecord({"x": base.reshape(100)})
     base[:] = 1
     assert not record["x"].numpy().any()
+
+
+def test_every_way_to_a_bytearray_counts():
+    def array(data):
+        return np.frombuffer(data)
+
+    data = bytearray(800)
+    for holder in (
+        lambda: array(data),
+        lambda: array(memory := memoryview(bytearray(800)))[len(hold.append(memory) or ()) :],
+        lambda: array(memory := memoryview(bytearray(800)))[len(hold.append(memory[:]) or ()) :],
+        lambda: array(memory := memoryview(bytearray(800)))[len(hold.append(memory.obj) or ()) :],
+        lambda: (values := array(bytearray(800)), hold.append(weakref.ref(values.base)))[0],
+        lambda: (values := array(bytearray(800)), hold.append(memoryview(values.base)))[0],
+    ):
+        hold = []
+        assert entered(holder) == "snapshot"
 
 
 def test_one_array_under_two_names():

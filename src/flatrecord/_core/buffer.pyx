@@ -21,7 +21,9 @@ from libc.stdlib cimport free, malloc
 cimport numpy as cnp
 from numpy cimport ndarray
 
+from gc import get_referents
 from mmap import mmap as _mmap
+from weakref import getweakrefcount
 
 from .copying cimport copy_bytes, copy_strided
 
@@ -46,6 +48,7 @@ cdef Py_ssize_t MAP_FROM = 1 << 20
 cdef object NDARRAY = ndarray
 cdef object MMAP = _mmap
 cdef object MEMORYVIEW = memoryview
+cdef object BYTEARRAY = bytearray
 
 
 @cython.no_gc_clear  # others in a dying cycle may still read the memory: only dealloc lets go of it
@@ -156,6 +159,25 @@ cdef object immutable_owner(object value):
     return None
 
 
+cdef PyObject *exporter_of_view(PyObject *view, bint *seen) except? NULL:
+    """The object whose memory a memoryview shows; NULL where its other users cannot be counted.
+
+    Views on the same memory share a managed buffer, which has the one reference to the exporter. It
+    is no attribute of the view, but what the garbage collector visits below it.
+    """
+    cdef PyObject *link = view
+    cdef list referents
+    for kind in ("managedbuffer", None):
+        referents = get_referents(<object> link)
+        if len(referents) != 1 or (kind is not None and type(referents[0]).__name__ != kind):
+            return NULL
+        link = <PyObject *> referents[0]
+        referents = None  # which held a reference of its own
+        if kind is not None and not is_sole(link):
+            seen[0] = True
+    return link
+
+
 cdef Holder holder_of_ndarray(PyObject *array, PyObject **root, Py_ssize_t *root_nbytes):
     """Who holds the memory of the ndarray `array`, to which the caller lends the one reference that it has.
 
@@ -182,6 +204,16 @@ cdef Holder holder_of_ndarray(PyObject *array, PyObject **root, Py_ssize_t *root
             link = cnp.PyArray_BASE(<ndarray> link)
         elif immutable_owner(<object> link) is not None:
             return IMMUTABLE
+        elif type(<object> link) is MEMORYVIEW:
+            seen = seen or not is_sole(link) or getweakrefcount(<object> link) > 0
+            link = exporter_of_view(link, &seen)
+            if link == NULL:
+                known = False
+                break
+        elif type(<object> link) is BYTEARRAY:
+            seen = seen or not is_sole(link)
+            root_nbytes[0] = len(<object> link)
+            break
         elif type(<object> link) is Buffer:
             seen = seen or not is_sole(link)
             if (<Buffer> link).owner is None:
