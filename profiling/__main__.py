@@ -1,0 +1,23 @@
+"""``python -m profiling PROGRAM``: the programs that every figure of this project comes from."""
+
+import argparse
+import sys
+
+from . import demo, micro
+
+PROGRAMS = {"demo": demo, "micro": micro}
+
+
+def main() -> int:
+    """Run the program that is named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m profiling", description=__doc__)
+    programs = parser.add_subparsers(dest="program", required=True)
+    for name, module in PROGRAMS.items():
+        summary = module.__doc__.splitlines()[0]
+        module.add_arguments(programs.add_parser(name, help=summary, description=summary))
+    options = parser.parse_args()
+    return PROGRAMS[options.program].main(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""A case in a fresh process: its memory over time, its peak, and how far it has come."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+ROOT = Path(__file__).parent.parent
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SAMPLE_EVERY = 0.01  # seconds
+
+
+def status(name: str) -> int:
+    """A field of this process's ``/proc/self/status``, in bytes: ``VmRSS`` or ``VmHWM`` (the peak)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(name + ":"))
+
+
+def forget_peak() -> None:
+    """Let VmHWM start again from what is resident now."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def available() -> int:
+    """Bytes that can be allocated on this machine, or in this container, without swapping."""
+    with open("/proc/meminfo") as file:
+        found = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return found
+    return found if limit == "max" else min(found, int(limit) - used)
+
+
+class Child:
+    """What a case in the child process says to its parent: one JSON object a line."""
+
+    def say(self, **message) -> None:
+        print(json.dumps({"time": time.monotonic(), **message}), flush=True)
+
+    def phase(self, name: str) -> None:
+        """A new phase begins."""
+        self.say(phase=name)
+
+    def progress(self, done: int, total: int) -> None:
+        """So many bytes of the phase are done."""
+        self.say(done=done, total=total)
+
+    def result(self, **values) -> None:
+        """What the case found."""
+        self.say(result=values)
+
+
+@dataclass
+class Run:
+    """What was seen of a case. Times are seconds since it began, memory is in bytes."""
+
+    case: str
+    began: float = 0.0
+    times: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    phases: list[tuple[str, float]] = field(default_factory=list)
+    result: dict = field(default_factory=dict)
+
+
+def run(case: str, *arguments: object, watch: Callable[[Run, dict], None] = lambda run, message: None) -> Run:
+    """Run ``python -m profiling.cases CASE ARGUMENTS`` in a fresh process and sample its memory.
+
+    `watch` is called with each message of the child, and with an empty one after each sample.
+
+    Raises
+    ------
+    RuntimeError
+        If the process fails; the message holds what it wrote to standard error.
+    """
+    seen = Run(case, time.monotonic())
+    command = [sys.executable, "-m", "profiling.cases", case, *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    errors: list[str] = []
+    readers = [
+        Thread(target=_listen, args=(process, seen, watch)),
+        Thread(target=lambda: errors.append(process.stderr.read())),
+    ]
+    try:
+        for reader in readers:
+            reader.start()
+        with open(f"/proc/{process.pid}/statm") as statm:
+            while process.poll() is None:
+                _sample(statm, seen)
+                watch(seen, {})
+                time.sleep(SAMPLE_EVERY)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for reader in readers:
+            reader.join()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors[0]}")
+    return seen
+
+
+def _sample(statm, seen: Run) -> None:
+    statm.seek(0)
+    try:
+        fields = statm.read().split()
+    except ProcessLookupError:
+        return
+    if len(fields) > 1 and fields[1] != "0":
+        seen.times.append(time.monotonic() - seen.began)
+        seen.resident.append(int(fields[1]) * PAGE)
+
+
+def _listen(process: subprocess.Popen, seen: Run, watch: Callable[[Run, dict], None]) -> None:
+    for line in process.stdout:
+        message = json.loads(line)
+        if "phase" in message:
+            seen.phases.append((message["phase"], message["time"] - seen.began))
+        seen.result.update(message.get("result", {}))
+        watch(seen, message)
