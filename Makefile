@@ -30,7 +30,7 @@ sanitize: $(VENV)/test.stamp build/sanitize.stamp
 
 wheel: $(VENV)/test.stamp
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --quiet --outdir dist .
 
 clean:
 	rm -rf $(VENV) build dist profiling/out src/*.egg-info

@@ -114,7 +114,7 @@ def shown(path: Path) -> Path:
 
 def table(runs: list[tuple[str, str, Run]]) -> Table:
     """The results, a row a run."""
-    found = Table(title="dict → record → arrays, each in a fresh process; sizes in GiB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    found = Table(title="dict → record → arrays, each in a fresh process; sizes in GiB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     found.add_column("model", no_wrap=True)
     for heading in ("keep_input", "entries", "GiB", "peak", "peak / model", "seconds"):
         found.add_column(heading, justify="right", no_wrap=True)

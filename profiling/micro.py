@@ -216,6 +216,9 @@ def main(options: argparse.Namespace) -> int:
         title=f"ns an entry, {options.entries} entries of 16 float32, best of {options.rounds} rounds",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
     table.add_column("operation", no_wrap=True)
     for heading in [*contenders, "/dict", *(["flwr/"] if flower is not None else []), "aim", ""]:

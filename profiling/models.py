@@ -57,7 +57,7 @@ class Llama:
         return 4 * self.parameters
 
     def resized(self, nbytes: float) -> Llama:
-        """A model of about `nbytes` with the same layers: more or fewer of them, and fewer words if need be."""
+        """A model of about `nbytes` with the same layers: more or fewer, at least one, and fewer words if need be."""
         words = min(self.vocabulary, max(1, int(nbytes / 2 / 4 / self.hidden / (1 if self.tied else 2))))
         bare = replace(self, vocabulary=words, layers=0)
         layer = replace(self, vocabulary=words, layers=1).nbytes - bare.nbytes

@@ -85,26 +85,24 @@ def run(case: str, *arguments: object, watch: Callable[[Run, dict], None] = lamb
     """
     seen = Run(case, time.monotonic())
     command = [sys.executable, "-m", "profiling.cases", case, *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     errors: list[str] = []
-    readers = [
-        Thread(target=_listen, args=(process, seen, watch)),
-        Thread(target=lambda: errors.append(process.stderr.read())),
-    ]
-    try:
-        for reader in readers:
-            reader.start()
-        with open(f"/proc/{process.pid}/statm") as statm:
-            while process.poll() is None:
-                _sample(statm, seen)
-                watch(seen, {})
-                time.sleep(SAMPLE_EVERY)
-    finally:
-        if process.poll() is None:
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        readers = [
+            Thread(target=_listen, args=(process, seen, watch)),
+            Thread(target=lambda: errors.append(process.stderr.read())),
+        ]
+        try:
+            for reader in readers:
+                reader.start()
+            with open(f"/proc/{process.pid}/statm") as statm:
+                while process.poll() is None:
+                    _sample(statm, seen)
+                    watch(seen, {})
+                    time.sleep(SAMPLE_EVERY)
+        finally:
             process.kill()
-        process.wait()
-        for reader in readers:
-            reader.join()
+            for reader in readers:
+                reader.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors[0]}")
     return seen

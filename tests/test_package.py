@@ -1,0 +1,68 @@
+"""What is shipped: one stripped abi3 wheel without sources, and an sdist that builds."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = {"copying", "buffer", "npy", "array", "transfer", "record"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel that is built from the sdist that is built from this tree."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    switches = {name: "0" for name in os.environ if name.startswith("FLATRECORD_")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, **switches})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built.glob("*.whl")
+    return path
+
+
+def test_one_wheel_for_all_versions(wheel):
+    assert "-cp311-abi3-" in wheel.name
+    assert wheel.stat().st_size < 400_000
+
+
+def test_the_wheel_holds_no_sources(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+    assert {Path(name).name for name in names if name.endswith(".so")} == {f"{name}.abi3.so" for name in MODULES}
+    assert {Path(name).stem for name in names if name.endswith(".pyi")} == MODULES
+    assert "flatrecord/py.typed" in names
+    assert not [name for name in names if name.endswith((".pyx", ".pxd", ".c", ".h"))]
+    assert not [name for name in names if not name.startswith(("flatrecord/", "flatrecord-"))]
+
+
+def test_the_modules_are_stripped_and_have_no_runpath(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path)
+    modules = list(tmp_path.rglob("*.so"))
+    assert modules
+    for module in modules:
+        described = subprocess.run(["readelf", "-dSW", module], capture_output=True, text=True, check=True).stdout
+        assert "RPATH" not in described and "RUNPATH" not in described
+        assert ".debug_info" not in described and ".symtab" not in described
+        assert "libpython" not in described
+
+
+def test_the_sdist_holds_the_sources(built):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    for module in MODULES:
+        for suffix in ("pyx", "pxd", "pyi"):
+            assert f"src/flatrecord/_core/{module}.{suffix}" in names
+    assert {"src/flatrecord/_core/platform.h", "setup.py", "LICENSE", "tests/conftest.py"} <= names
+    assert not [name for name in names if name.endswith((".c", ".so"))]

@@ -1,0 +1,74 @@
+"""The programs in profiling/ run, and what they print is what they measured."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from profiling.demo import choose
+from profiling.models import LLAMAS
+from profiling.process import run
+
+ROOT = Path(__file__).parent.parent
+GIB = 1 << 30
+
+pytestmark = pytest.mark.memory
+
+
+def program(*arguments) -> str:
+    command = [sys.executable, "-m", "profiling", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_demo(tmp_path):
+    picture = tmp_path / "memory.png"
+    printed = program("demo", "--gib", 0.25, "--picture", picture)
+    assert "all-MiniLM-L6-v2, keep_input=False: 104 of 104 arrays bit-equal" in printed
+    assert "keep_input=True: 11 of 11 arrays bit-equal" in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("all-MiniLM", "Llama")) and ":" not in line]
+    assert [row[-2] for row in rows] == ["1.00", "1.00", "2.00"]  # peak / model
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+
+
+def test_micro():
+    printed = program("micro", "--entries", 100, "--rounds", 3)
+    for name in ("get", "in", "len", "iterate", "set", "pop", "take an ndarray", "Array(ndarray)", "bytes an entry"):
+        assert f"\n{name}  " in printed
+    assert "flwr" in printed and "is not installed" not in printed
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("llama-3.2-1b", 1_235_814_400),
+        ("llama-3.2-3b", 3_212_749_824),
+        ("llama-3.1-8b", 8_030_261_248),
+        ("tinyllama-1.1b", 1_100_048_384),
+        ("smollm2-1.7b", 1_711_376_384),
+        ("smollm2-360m", 361_821_120),
+        ("smollm2-135m", 134_515_008),
+    ],
+)
+def test_the_models_have_as_many_weights_as_published(name, parameters):
+    assert LLAMAS[name].parameters == parameters
+
+
+@pytest.mark.parametrize("gib", [0.1, 0.5, 1, 3, 7.5])
+def test_a_resized_model_is_about_as_large_as_asked(gib):
+    assert LLAMAS["smollm2-360m"].resized(gib * GIB).nbytes == pytest.approx(gib * GIB, rel=0.5)
+
+
+def test_the_demo_chooses_a_model_that_fits_twice():
+    assert choose("llama-3.2-1b", 0.0, 24 * GIB) == ("llama-3.2-1b", 0.0)
+    assert choose("llama-3.2-1b", 2.0, 24 * GIB) == ("llama-3.2-1b", 2.0)
+    assert choose("llama-3.2-1b", 0.0, 4 * GIB) == ("smollm2-360m", 0.0)
+    assert choose("llama-3.1-8b", 0.0, 16 * GIB)[0] == "smollm2-1.7b"
+    name, gib = choose("llama-3.2-1b", 0.0, 2 * GIB)
+    assert 2 * LLAMAS[name].resized(gib * GIB).nbytes < GIB
+
+
+def test_a_case_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="KeyError: 'no such model'"):
+        run("llama", "no such model", 0, "take")
