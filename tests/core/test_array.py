@@ -1,10 +1,15 @@
 """Array: two segments that are what numpy.save writes, and come back as they were."""
 
+import contextlib
 import copy
+import hashlib
 import io
 import mmap
 import pickle
+import sys
+import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +17,7 @@ import pytest
 from arrays import PADDED, npy
 
 from flatrecord import Array, array_from_numpy
+from flatrecord._core.array import _rebuild
 
 
 class Mine(Array):
@@ -163,12 +169,35 @@ def test_buffer_protocol():
     with memoryview(array) as view:
         assert (view.format, view.shape, view.readonly) == ("f", (2, 3), True)
         assert view.tolist() == [[0, 1, 2], [3, 4, 5]]
-    half = Array(np.ones((2, 2), ml_dtypes.bfloat16))
-    assert memoryview(half).format == "B"
-    assert bytes(half) == np.ones(4, ml_dtypes.bfloat16).tobytes()
-    assert bytes(Array("", [3], "", b"abc")) == b"abc"
     with pytest.raises(TypeError, match="read-write"):
-        io.BytesIO(b"xxx").readinto(Array("", [3], "", b"abc"))
+        io.BytesIO(b"xxx").readinto(array)
+
+
+@pytest.mark.parametrize("dtype", ["V4", "M8[s]", "m8[ns]", ml_dtypes.bfloat16, ml_dtypes.float8_e5m2])
+def test_a_dtype_that_the_buffer_protocol_has_no_code_for(dtype):
+    array = Array(np.zeros((2, 3), dtype))
+    with pytest.raises(BufferError, match="segments"):
+        memoryview(array)
+    # NumPy asks for a buffer first, and falls back on __array__ only where there is none.
+    for made in (np.asarray(array), np.array(array), np.stack([array])[0]):
+        assert made.dtype == dtype and made.shape == (2, 3)
+
+
+def test_only_numpy_arrays_have_a_buffer():
+    with pytest.raises(BufferError, match="stype 'torch'.*segments"):
+        memoryview(Array("", [3], "torch", b"abc"))
+    assert bytes(Array("", [3], "torch", b"abc").segments()[1]) == b"abc"
+
+
+def test_a_buffer_that_is_refused_costs_no_reference():
+    array = Array(np.asfortranarray(np.ones((3, 4))))
+    with pytest.raises(ValueError, match="not C-contiguous|contiguous"):
+        hashlib.md5(array)
+    before = sys.getrefcount(None)
+    for _ in range(5000):
+        with contextlib.suppress(ValueError):
+            hashlib.md5(array)
+    assert abs(sys.getrefcount(None) - before) < 100
 
 
 def test_dlpack():
@@ -225,6 +254,16 @@ def test_write_to_says_how_far_it_came_when_the_file_blocks():
     assert caught.value.characters_written == 150
 
 
+@pytest.mark.parametrize("count", [0, -1, 10**9])
+def test_write_to_believes_no_file_that_cannot_count(count):
+    class File:
+        def write(self, piece):
+            return count
+
+    with pytest.raises(OSError, match=f"returned {count}"):
+        Array(np.arange(1000.0)).write_to(File())
+
+
 def test_equality_goes_by_content():
     array = Array(np.arange(4.0))
     assert array == Array(np.arange(4.0))
@@ -265,6 +304,84 @@ def test_pickle_out_of_band_shares_the_memory():
     assert np.shares_memory(again.numpy(), array.numpy())
 
 
+def parts(**changes) -> tuple:
+    array = Array(np.arange(100, dtype="u1"))
+    fields = dict(
+        cls=Array, dtype="uint8", shape=(100,), listed=False, stype="numpy.ndarray",
+        preamble=bytes(array.segments()[0]), payload=bytes(array.segments()[1]),
+    )  # fmt: skip
+    return tuple((fields | changes).values())
+
+
+@pytest.mark.parametrize(
+    "changes, error",
+    [
+        (dict(preamble=Array(np.arange(100, dtype="u1")).data, payload=b""), ValueError),
+        (dict(preamble=Array(np.arange(100, dtype="u1")).data[:-1], payload=b"x"), ValueError),
+        (dict(payload=bytes(99)), ValueError),
+        (dict(payload=bytes(101)), ValueError),
+        (dict(shape=(99,)), ValueError),
+        (dict(stype="other"), ValueError),
+        (dict(preamble=b"nonsense"), ValueError),
+        (dict(preamble=None), TypeError),
+        (dict(cls=dict), TypeError),
+        (dict(cls=None), TypeError),
+        (dict(dtype=None), TypeError),
+        (dict(payload=None), TypeError),
+        (dict(shape=None), TypeError),
+        (dict(preamble=b"", dtype=None), TypeError),
+    ],
+)
+def test_a_pickle_that_was_tampered_with(changes, error):
+    assert _rebuild(*parts()) == Array(np.arange(100, dtype="u1"))
+    with pytest.raises(error):
+        _rebuild(*parts(**changes))
+
+
+def test_unpickling_changes_no_array_that_is_in_use():
+    victim = Array(np.zeros(3))
+
+    class Thief(Array):
+        def __new__(cls):
+            return victim
+
+    with pytest.raises(TypeError, match="in use"):
+        _rebuild(*parts(cls=Thief))
+    assert victim.numpy().tolist() == [0, 0, 0]
+
+
+def test_names_of_a_structured_dtype_that_change_in_place():
+    dtype = np.dtype([("a", "i4"), ("b", [("c", "f4")])])
+    mine = np.zeros(3, dtype)
+    array = Array(mine, copy=False)
+    before = array.data
+    mine.dtype.names = ("p", "q")
+    mine.dtype["q"].names = ("r",)
+    array.numpy().dtype.names = ("x", "y")
+    assert array.data == before and array.dtype == str(np.dtype([("a", "i4"), ("b", [("c", "f4")])]))
+    assert array.numpy().dtype.names == ("a", "b") and array.numpy().dtype["b"].names == ("c",)
+    assert Array(mine).data == npy(mine) != before
+
+
+def test_warning_filters_are_left_alone():
+    data = npy(np.zeros(1, [("a\n", "f4")]))
+    before = list(warnings.filters)
+
+    def make(thread):
+        for i in range(50):
+            Array(np.zeros(2, [(f"t{thread}_{i}", "f4"), ("\\", "i1")])).numpy()
+            Array("", (1,), "numpy.ndarray", data).numpy()
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(make, range(6)))
+    finally:
+        sys.setswitchinterval(switch)
+    assert warnings.filters == before
+
+
 def test_copy_and_deepcopy():
     array = Array(np.arange(4.0))
     assert copy.copy(array) is array
@@ -287,6 +404,10 @@ def test_weak_references_and_subclasses():
     assert type(pickle.loads(pickle.dumps(array))) is Mine
     assert type(copy.deepcopy(array)) is Mine
     assert type(Mine.from_numpy_ndarray(np.zeros(3))) is Mine
+    array.note = ["kept"]
+    for again in (pickle.loads(pickle.dumps(array)), copy.deepcopy(array)):
+        assert again.note == ["kept"] and again.note is not array.note
+    assert Array(np.str_("float32"), [1], np.str_(""), b"").dtype == "float32"
 
 
 def test_an_array_that_was_never_initialised_is_empty():

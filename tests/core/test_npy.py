@@ -104,6 +104,9 @@ HOSTILE = {
     "nested deeply": header(literal(descr="[('a', " * 40 + "'<f4'" + ")]" * 40)) + PAYLOAD,
     "nested without end": header(b"[" * 60000) + PAYLOAD,
     "not UTF-8": header(b"{'\xff': 1}", (3, 0)) + PAYLOAD,
+    "unknown escape": header("{'a\\中': 1}".encode(), (3, 0)) + PAYLOAD,
+    "octal escape": header(b"{'\\101': 1}") + PAYLOAD,
+    "name escape": header(b"{'\\N{DIGIT ONE}': 1}") + PAYLOAD,
     "bad escape": header(b"{'\\xZZ': 1}") + PAYLOAD,
     "random": bytes(range(256)),
 }

@@ -12,6 +12,10 @@ import pytest
 from flatrecord import Array, ArrayRecord, ParametersRecord
 
 
+class Mine(ParametersRecord):
+    """A subclass that pickle can find."""
+
+
 def arrays(keys="abc"):
     return {key: Array(np.full(3, ord(key), "f4")) for key in keys}
 
@@ -152,6 +156,25 @@ def test_equality_ignores_order(cls, record):
         hash(record)
 
 
+def test_nobody_gets_hold_of_the_dict_inside(record):
+    got = []
+
+    class Curious(dict):
+        __hash__ = None
+
+        def __eq__(self, other):
+            got.append(other)
+            return True
+
+    assert record != Curious()
+    record.keys().mapping == Curious()  # noqa: B015 (a mappingproxy hands the dict below it to __eq__)
+    for inside in got:
+        inside["x"] = bytearray(200)
+        for work in (record.to_numpy_ndarrays, record.count_bytes, lambda: record.to_numpy_ndarrays(keep_input=False)):
+            with pytest.raises(TypeError, match="bytearray"):
+                work()
+
+
 def test_copy_shares_the_arrays_and_deepcopy_does_not(record):
     for shallow in (record.copy(), copy.copy(record)):
         assert type(shallow) is type(record) and shallow == record and shallow["a"] is record["a"]
@@ -179,10 +202,10 @@ def test_weak_references(record):
 
 
 def test_subclass():
-    class Mine(ParametersRecord):
-        pass
-
-    assert type(Mine(arrays()).copy()) is Mine
+    mine = Mine(arrays())
+    mine.note = ["kept"]
+    for again in (mine.copy(), copy.copy(mine), copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):
+        assert type(again) is Mine and again == mine and again.note == ["kept"]
     assert type(Mine.from_numpy_ndarrays([np.zeros(3)])) is Mine
 
 

@@ -1,6 +1,8 @@
 """Entries in and out of a record: who owns the memory, and nothing is lost on failure."""
 
 import json
+import mmap
+import pickle
 import resource
 import subprocess
 import sys
@@ -36,6 +38,7 @@ TAKEN = {
     "Fortran order": lambda: np.asfortranarray(np.zeros((10, 10))),
     "reshaped": lambda: np.zeros(100).reshape(10, 10),
     "transposed twice": lambda: np.zeros((4, 5, 6)).T.reshape(-1, order="F"),
+    "unpickled": lambda: pickle.loads(pickle.dumps(np.zeros(1000), 4)),
     "most of its base": lambda: np.zeros(100)[10:],
     "bfloat16": lambda: np.zeros(100, ml_dtypes.bfloat16),
     "read-only": lambda: (a := np.zeros(100), setattr(a.flags, "writeable", False))[0],
@@ -126,6 +129,25 @@ def test_every_way_to_a_bytearray_counts():
     ):
         hold = []
         assert entered(holder) == "snapshot"
+
+
+def test_an_unpickled_array_writes_to_its_bytes():
+    mine = pickle.loads(pickle.dumps(np.zeros(1000), 4))
+    assert type(mine.base) is bytes and mine.flags.writeable
+    read_only = mine.view()
+    read_only.flags.writeable = False
+    arrays = [Array(mine), Array(read_only), ParametersRecord({"x": mine})["x"]]
+    mine[:] = 7
+    assert all(array.ownership == "snapshot" and not array.numpy().any() for array in arrays)
+
+
+def test_a_borrowed_mapping_cannot_be_closed_under_an_array():
+    for protection in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):
+        mapping = mmap.mmap(-1, 4096, prot=protection)
+        array = Array(np.frombuffer(mapping, np.uint8), copy=False)
+        with pytest.raises(BufferError):
+            mapping.close()
+        assert not array.numpy().any()
 
 
 def test_one_array_under_two_names():
@@ -336,7 +358,7 @@ def test_an_input_whose_deletion_raises(kind):
     identities = {key: id(array) for key, array in source.items()}
     with pytest.raises(RuntimeError, match="never|too late") as caught:
         ParametersRecord(source)
-    assert "key 'layer1'" in caught.value.__notes__ and "the input was put back as it was" in caught.value.__notes__
+    assert caught.value.__notes__ == ["every entry was put back into the input, in the old order", "key 'layer1'"]
     assert {key: id(array) for key, array in source.items()} == identities and list(source) == list(model())
     assert held is source["layer3"]
 
@@ -354,9 +376,200 @@ def test_an_input_that_takes_nothing_back():
     source.closed = True
     with pytest.raises(RuntimeError) as caught:
         ParametersRecord(source)
-    assert sorted(caught.value.not_put_back) == ["layer2", "layer3"]
-    assert (caught.value.not_put_back["layer3"] == 3).all()
-    assert any("could not be put back: 'layer2'" in note for note in caught.value.__notes__)
+    left = dict(caught.value.not_put_back)
+    assert sorted(left) == ["layer2", "layer3"] and (left["layer3"] == 3).all()
+    assert "the input did not take back ['layer2', 'layer3']" in caught.value.__notes__[0]
+    assert left.keys() | source.keys() == model().keys()
+
+
+class Failing(UserDict):
+    """Reads each key once, for the check, and then no more of `failing`."""
+
+    reads = 0
+
+    def __getitem__(self, key):
+        if key == "layer1":
+            self.reads += 1
+            if self.reads > 1:
+                raise OSError("gone")
+        return self.data[key]
+
+    def __contains__(self, key):
+        return self[key] is not None
+
+
+def test_an_input_that_cannot_be_read_again():
+    source = Failing(model())
+    with pytest.raises(OSError, match="gone") as caught:
+        ParametersRecord(source)
+    assert list(source.data) == list(model()) and "key 'layer1'" in caught.value.__notes__
+
+
+class Vanishing(OrderedDict):
+    """Loses another entry with the one that is deleted."""
+
+    def __delitem__(self, key):
+        super().__delitem__(key)
+        if key == "layer2":
+            self.pop("layer1")
+
+
+def test_an_entry_that_vanished_is_not_put_back():
+    source = Vanishing(model())
+    with pytest.raises(KeyError, match="layer1"):
+        ParametersRecord(source)
+    assert list(source) == ["layer0", "layer2", "layer3"]
+    assert all(isinstance(array, np.ndarray) for array in source.values())
+
+
+class Key(str):
+    """Raises from what a dict calls, once `hostile` is set; and from what an error message calls, always."""
+
+    hostile = False
+
+    def __hash__(self):
+        if Key.hostile:
+            raise RuntimeError("hash")
+        return super().__hash__()
+
+    def __repr__(self):
+        raise RuntimeError("repr")
+
+    __eq__ = str.__eq__
+
+
+@pytest.mark.parametrize("when", range(3))
+def test_hostile_keys(when):
+    class Turning(dict):
+        deleted = 0
+
+        def __delitem__(self, key):
+            self.deleted += 1
+            Key.hostile = self.deleted > when
+            super().__delitem__(key)
+
+    source = Turning({Key(name): array for name, array in model(3).items()})
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            ParametersRecord(source)
+    finally:
+        Key.hostile = False
+    left = getattr(caught.value, "not_put_back", [])
+    assert {str(key) for key, _ in left} | {str(key) for key in source} == {"layer0", "layer1", "layer2"}
+
+
+def test_keys_of_a_subclass_become_plain_text():
+    class Name(str):
+        pass
+
+    record = ParametersRecord({Name("a"): np.zeros(3)})
+    record[Name("b")] = record["a"]
+    record.update({Name("c"): record["a"]})
+    record.setdefault(Name("d"), record["a"])
+    assert list(record) == ["a", "b", "c", "d"] and {type(key) for key in record} == {str}
+
+    class Same(str):
+        __eq__ = object.__eq__
+        __hash__ = object.__hash__
+
+    source = {Same("a"): np.zeros(3), Same("a"): np.ones(3)}
+    with pytest.raises(ValueError, match="two keys"):
+        ParametersRecord(source)
+    assert len(source) == 2
+
+
+def test_a_second_interrupt_while_entries_go_back():
+    class Interrupted(OrderedDict):
+        left = 2
+
+        def __delitem__(self, key):
+            if key == "layer1":
+                raise KeyboardInterrupt
+            super().__delitem__(key)
+
+        def __setitem__(self, key, value):
+            if len(self) == 2 and self.left:
+                self.left -= 1
+                raise KeyboardInterrupt
+            super().__setitem__(key, value)
+
+    source = Interrupted()
+    for key, array in model().items():
+        OrderedDict.__setitem__(source, key, array)
+    source.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        ParametersRecord(source)
+    assert list(source) == list(model())
+
+
+def test_a_failure_on_the_way_out_leaves_every_array_readable():
+    data = Array(np.arange(1000.0)).data
+    record = ParametersRecord({"first": Array(np.arange(1000.0))})
+    record["fields"] = Array("float64", (1000,), "numpy.ndarray", bytearray(data))
+    record["taken"] = ParametersRecord([np.arange(3.0)])["0"]
+    view, arrays = record["first"].numpy(), dict(record)
+    for _ in range(3):
+        del arrays
+        with pytest.raises(ValueError, match="key 'first'"):
+            record.to_numpy_ndarrays(keep_input=False, copy=False)
+        arrays = dict(record)
+        assert arrays["fields"].data == data and arrays["taken"].numpy().tolist() == [0, 1, 2]
+    assert view[999] == 999
+
+
+def test_a_view_on_a_record_is_live_after_a_failure():
+    record = ParametersRecord({"a": Array("", [1], "numpy.ndarray", b"x"), **model()})
+    keys = record.keys()
+    held = record["layer1"]
+    del record["a"]
+    with pytest.raises(ValueError):
+        record.to_numpy_ndarrays(keep_input=False, copy=False)
+    assert list(keys) == list(record) == list(model()) and record["layer1"] is held
+
+
+class Resurrected(Array):
+    kept: list = []
+
+    def __del__(self):
+        self.kept.append(self)
+
+
+def test_an_array_that_gave_up_its_memory_is_empty():
+    record = ParametersRecord()
+    record["a"] = Resurrected(np.arange(1000.0))
+    record.to_numpy_ndarrays(keep_input=False)[0][:] = 9
+    (kept,) = Resurrected.kept
+    assert kept.nbytes == 0 and kept.data == b""
+    Resurrected.kept.clear()
+
+
+def test_an_array_with_a_weak_reference_keeps_its_memory():
+    record = ParametersRecord({"a": np.arange(3.0)})
+    reference = weakref.ref(record["a"])
+    with pytest.raises(ValueError, match="still in use"):
+        record.to_numpy_ndarrays(keep_input=False, copy=False)
+    assert reference() is record["a"]
+
+
+def test_a_borrowed_array_that_was_reshaped_does_not_go_back_as_itself():
+    mine = np.zeros(6)
+    record = ParametersRecord([mine], copy=False)
+    mine.shape = 2, 3
+    with pytest.raises(ValueError, match="still in use"):
+        record.to_numpy_ndarrays(keep_input=False, copy=False)
+    assert record["0"].numpy().shape == (6,)
+
+
+def test_what_lives_on_anyway_goes_back_as_itself(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(1000))
+    source = Stubborn(model(2))
+    source["memmap"] = np.load(tmp_path / "a.npy", mmap_mode="r+")
+    source["bytes"] = np.frombuffer(bytes(80))
+    source["array"] = Array(np.zeros(3))
+    identities = {key: id(value) for key, value in source.items()}
+    with pytest.raises(RuntimeError):
+        ParametersRecord(source)
+    assert {key: id(value) for key, value in source.items()} == identities
 
 
 def test_an_input_without_deletion():
@@ -442,4 +655,4 @@ def test_out_of_memory_on_the_way_out():
     """)
     assert found["message"] == f"key 'b': cannot allocate {2 << 30} bytes for an array"
     assert found["keys"] == ["a", "b", "c"] and found["same"] and found["values"] == [0, 2, 4, 6]
-    assert found["ownership"] == ["taken", "borrowed", "taken"]
+    assert found["ownership"] == ["taken", "borrowed", "snapshot"]

@@ -1,14 +1,17 @@
 """Array: a header and a payload."""
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_INCREF
+from libc.errno cimport EAGAIN
 
 import sys
+from copy import deepcopy
 from operator import index
 from pickle import PickleBuffer
+from weakref import getweakrefcount
 
 import numpy as np
 
@@ -28,7 +31,21 @@ from .buffer cimport (
     surrender,
 )
 from .copying cimport bytes_equal, copy_bytes
-from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header
+from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header, private_dtype
+
+cdef extern from "Python.h":
+    str PyUnicode_FromObject(object text)
+
+cdef extern from *:
+    """
+    /* Hand out a view that `exporter` fills in, in place of the None that Cython has put there. */
+    static int flatrecord_reexport(PyObject *exporter, Py_buffer *view, int flags)
+    {
+        Py_CLEAR(view->obj);
+        return PyObject_GetBuffer(exporter, view, flags);
+    }
+    """
+    int flatrecord_reexport(object exporter, Py_buffer *view, int flags) except -1
 
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyArray_Descr:
@@ -102,7 +119,7 @@ cdef class Array:
         self.payload = NO_PAYLOAD
 
     def __init__(self, dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None):
-        cdef bint seen
+        cdef bint lives_on
         cdef Array made
         if self.header is not NO_HEADER:
             raise TypeError("an Array is immutable: make a new one")
@@ -114,7 +131,7 @@ cdef class Array:
                 raise TypeError("Array takes an ndarray or the four fields dtype, shape, stype and data, not both")
             if not isinstance(ndarray, cnp.ndarray):
                 raise TypeError(f"ndarray must be a NumPy array, got {type(ndarray).__name__}")
-            made = array_of_ndarray(Array, ndarray, copy, False, &seen)
+            made = array_of_ndarray(Array, ndarray, copy, False, &lives_on)
             self.header, self.payload = made.header, made.payload
             return
         for name, value, wanted in (("dtype", dtype, str), ("stype", stype, str)):
@@ -126,7 +143,7 @@ cdef class Array:
         if data is None:
             raise TypeError("Array takes an ndarray, or dtype, shape, stype and data: data is missing")
         self.payload = admit_exporter(data, copy)
-        self.header = header_of_fields(dtype, checked_shape(shape), stype)
+        self.header = header_of_fields(exact_str(dtype), checked_shape(shape), exact_str(stype))
         self.listed = isinstance(shape, list)
 
     @classmethod
@@ -170,14 +187,9 @@ cdef class Array:
         For a NumPy array what ``numpy.save(..., allow_pickle=False)`` writes. The object that was
         given, if that was `bytes`; else made anew each time, which costs a copy of the array.
         """
-        cdef Py_ssize_t head = len(self.header.preamble)
-        if head == 0 and PyBytes_CheckExact(self.payload.owner) and len(self.payload.owner) == self.payload.nbytes:
+        if not self.header.preamble and PyBytes_CheckExact(self.payload.owner) and len(self.payload.owner) == self.payload.nbytes:
             return self.payload.owner
-        cdef bytes joined = PyBytes_FromStringAndSize(NULL, head + self.payload.nbytes)
-        cdef char *target = PyBytes_AsString(joined)
-        copy_bytes(target, <const char *> self.header.preamble, head)
-        copy_bytes(target + head, self.payload.pointer, self.payload.nbytes)
-        return joined
+        return joined(self.header.preamble, self.payload)
 
     @property
     def nbytes(self):
@@ -247,13 +259,17 @@ cdef class Array:
         BlockingIOError
             If the file is non-blocking and not ready. `characters_written` is the number of bytes
             that were written.
+        OSError
+            If the file writes nothing, or says that it wrote more than there was.
         """
         cdef Py_ssize_t done = 0
         for piece in self.chunks(16 << 20):
             while len(piece):
                 count = file.write(piece)
                 if count is None:
-                    raise BlockingIOError(11, "the file is not ready for writing", done)
+                    raise BlockingIOError(EAGAIN, "the file is not ready for writing", done)
+                if not 0 < count <= len(piece):
+                    raise OSError(f"the file's write() returned {count} for {len(piece)} bytes")
                 done += count
                 piece = piece[count:]
         return done
@@ -300,22 +316,19 @@ cdef class Array:
         return self.numpy().__dlpack_device__()
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        cdef Py_ssize_t offset
         cdef object exporter
+        cdef bint faithful
         if flags & PyBUF_WRITABLE:
             raise BufferError("an Array's memory is read-only: take a copy, as with numpy(copy=True)")
-        # A header that does not parse, or a dtype that has no code in the buffer protocol (ml_dtypes,
-        # datetime64), leaves the payload's bytes.
-        exporter = self.payload
-        if self.header.stype == NUMPY_STYPE:
-            try:
-                exporter = self.numpy()
-                memoryview(exporter)
-            except ValueError:
-                exporter = self.payload
-        # The view is handed out by `exporter`, which replaces the None that Cython has put there.
-        Py_DECREF(None)
-        PyObject_GetBuffer(exporter, view, flags)
+        try:
+            exporter = self.numpy()
+            faithful = np.asarray(memoryview(exporter)).dtype == exporter.dtype
+        except (TypeError, ValueError) as error:
+            raise BufferError(f"{error}; segments() gives the bytes") from None
+        # NumPy asks for a buffer before it asks for __array__, and would take the wrong dtype for right.
+        if not faithful:
+            raise BufferError(f"the buffer protocol has no code for dtype {self.dtype}; segments() gives the bytes")
+        flatrecord_reexport(exporter, view, flags)
 
     def __eq__(self, other):
         if not isinstance(other, Array):
@@ -337,16 +350,18 @@ cdef class Array:
         return self
 
     def __deepcopy__(self, memo):
-        return duplicate_array(self)
+        other = duplicate_array(self)
+        if hasattr(self, "__dict__"):  # of a subclass
+            other.__dict__.update(deepcopy(self.__dict__, memo))
+        return other
 
     def __reduce_ex__(self, protocol):
         # A PickleBuffer costs nothing where the pickler takes buffers out of band, and is written
         # without a further copy where it does not. Protocols below 5 have no such thing.
-        payload = PickleBuffer(self.payload) if protocol >= 5 else bytes(self.payload)
+        payload = PickleBuffer(self.payload) if protocol >= 5 else joined(b"", self.payload)
         header = self.header
-        return _rebuild, (
-            type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, payload,
-        )
+        fields = type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, payload
+        return _rebuild, fields, getattr(self, "__dict__", None)  # of a subclass
 
 
 def array_from_numpy(ndarray, *, copy=None):
@@ -369,21 +384,32 @@ def array_from_numpy(ndarray, *, copy=None):
 
 
 def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
-    """Make an Array from what pickle kept of it."""
+    """Make an Array from what pickle kept of it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are not the parts of one Array.
+    """
     cdef Py_ssize_t offset
     cdef Header header, known
     # The payload was made by the unpickler or handed to it for this purpose: no further copy.
     cdef Buffer buffer = admit_exporter(payload, False)
-    if preamble:
-        header = parse_header(preamble, len(preamble), buffer.nbytes, dtype, &offset)
-        known = header_of_ndarray(ndarray_over(header, buffer, 0, False))
-        # Another release of NumPy may have written the same header in other words.
-        if known.preamble == preamble:
-            header = known
-        else:
-            header.preamble = preamble
+    cdef bytes start = bytes(preamble)
+    dtype = exact_str(dtype)
+    if not (isinstance(cls, type) and issubclass(cls, Array)):
+        raise TypeError(f"not a class of Arrays: {cls!r:.80}")
+    if not start:
+        return made_of(cls, header_of_fields(dtype, checked_shape(shape), exact_str(stype)), buffer, listed)
+    header = parse_header(start, len(start), buffer.nbytes, dtype, &offset)
+    if offset != len(start) or header.shape != checked_shape(shape) or stype != header.stype:
+        raise ValueError("the header of a pickled Array does not agree with its fields")
+    known = header_of_ndarray(ndarray_over(header, buffer, 0, False))
+    # Another release of NumPy may have written the same header in other words.
+    if known.preamble == start:
+        header = known
     else:
-        header = header_of_fields(dtype, checked_shape(shape), stype)
+        header.preamble = start
     return made_of(cls, header, buffer, listed)
 
 
@@ -399,6 +425,21 @@ def _cut(segments, Py_ssize_t size):
             room -= len(piece)
             if room == 0:
                 room = size
+
+
+cdef bytes joined(bytes head, Buffer payload):
+    """One `bytes` of both; the copy can be interrupted."""
+    cdef Py_ssize_t size = len(head)
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, size + payload.nbytes)
+    cdef char *target = PyBytes_AsString(whole)
+    copy_bytes(target, <const char *> head, size)
+    copy_bytes(target + size, payload.pointer, payload.nbytes)
+    return whole
+
+
+cdef str exact_str(text):
+    """`text` as a plain `str`, whatever subclass it is of."""
+    return PyUnicode_FromObject(text)
 
 
 cdef int check_copy(copy) except -1:
@@ -436,16 +477,18 @@ cdef int check_ndarray(ndarray value, copy) except -1:
 
 cdef Array made_of(cls, Header header, Buffer payload, bint listed):
     cdef Array array = cls.__new__(cls)
+    if array.header is not NO_HEADER:
+        raise TypeError(f"{cls.__name__}.__new__ returned an Array that is in use")
     array.header = header
     array.payload = payload
     array.listed = listed
     return array
 
 
-cdef Array array_of_ndarray(object cls, ndarray value, copy, bint popped, bint *seen):
+cdef Array array_of_ndarray(object cls, ndarray value, copy, bint popped, bint *lives_on):
     """An Array of `value`; the arguments and errors are those of `admit_ndarray`."""
     cdef Header header = checked_header(value)
-    return made_of(cls, header, admit_ndarray(value, copy, popped, seen), False)
+    return made_of(cls, header, admit_ndarray(value, copy, popped, lives_on), False)
 
 
 cdef Array duplicate_array(Array array):
@@ -476,35 +519,39 @@ cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint 
     """An ndarray on the memory of `buffer`, which it keeps alive."""
     cdef cnp.npy_intp dims[64]
     cdef int axis, ndim = len(header.shape), flags = cnp.NPY_ARRAY_WRITEABLE if writable else 0
+    cdef object descr = private_dtype(header.descr)
     cdef ndarray array
-    if header.descr.itemsize == 0:
+    if descr.itemsize == 0:
         # NumPy gives an empty string type one byte an element, which is not there to be read.
-        array = np.zeros(header.shape, header.descr)
+        array = np.zeros(header.shape, descr)
         array.flags.writeable = writable
         return array
     for axis in range(ndim):
         dims[axis] = header.shape[axis]
     if header.fortran_order:
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
-    Py_INCREF(header.descr)
+    Py_INCREF(descr)
     array = PyArray_NewFromDescr(
-        <PyTypeObject *> ndarray, <PyArray_Descr *> header.descr, ndim, dims, NULL, buffer.pointer + offset, flags, NULL
+        <PyTypeObject *> ndarray, <PyArray_Descr *> descr, ndim, dims, NULL, buffer.pointer + offset, flags, NULL
     )
+    assert cnp.PyArray_NBYTES(array) <= buffer.nbytes - offset
     cnp.set_array_base(array, buffer)
     cnp.PyArray_UpdateFlags(array, cnp.NPY_ARRAY_UPDATE_ALL)
     return array
 
 
 cdef object give_up(Array array, copy):
-    """The writable ndarray that takes over the memory of `array`, which is then empty.
+    """A writable ndarray that takes over the memory of `array`, or a copy of it.
+
+    Taken over, the memory has two holders until `array` is emptied (`let_go`), or gets it back
+    (`take_back`, once the ndarray is gone).
 
     Parameters
     ----------
     array : Array
         To which the caller lends the one reference that its container had.
     copy : {None, True, False}
-        Only where somebody else can reach the memory, always, never. `array` keeps its memory where
-        it was copied.
+        Only where somebody else can reach the memory, always, never.
 
     Raises
     ------
@@ -513,30 +560,43 @@ cdef object give_up(Array array, copy):
     """
     cdef Py_ssize_t offset
     cdef Header header = readable_header(array, &offset)
-    cdef bint sole = is_sole(<PyObject *> array) and is_sole(<PyObject *> array.payload)
-    cdef Buffer payload
-    cdef object owner
-    if copy is True:
-        return array.numpy(copy=True)
-    if sole and surrender(array.payload):
-        payload, array.payload = array.payload, NO_PAYLOAD
-        owner = payload.owner
-        if owner is not None and owner.shape == header.shape and owner.dtype is header.descr:
+    # A weak reference can bring an Array back that its container has let go.
+    cdef bint sole = (
+        is_sole(<PyObject *> array) and is_sole(<PyObject *> array.payload) and getweakrefcount(array) == 0
+    )
+    cdef object owner = None
+    if copy is not True:
+        if sole and surrender(array.payload):
+            owner = array.payload.owner
+            if owner is None or not is_array_of(owner, header):
+                return ndarray_over(header, array.payload, offset, True)
             cnp.PyArray_ENABLEFLAGS(<ndarray> owner, cnp.NPY_ARRAY_WRITEABLE)
             return owner
-        return ndarray_over(header, payload, offset, True)
-    if copy is None:
-        return array.numpy(copy=True)
-    if array.payload.ownership == BORROWED and isinstance(array.payload.owner, ndarray):
-        return array.payload.owner
-    raise ValueError("copy=False, but the memory is immutable or still in use and has to be copied")
+        if copy is False:
+            owner = array.payload.owner
+            if array.payload.ownership == BORROWED and is_array_of(owner, header) and owner.flags.writeable:
+                return owner
+            raise ValueError("copy=False, but the memory is immutable or still in use and has to be copied")
+    return array.numpy(copy=True)
 
 
-cdef int refill(Array array, ndarray value) except -1:
-    """Undo `give_up`: take back the ndarray that it gave, to which the caller has the one reference."""
-    cdef bint seen
-    if array.payload is NO_PAYLOAD:
-        array.payload = admit_ndarray(value, None, True, &seen)
+cdef bint is_array_of(value, Header header) except -1:
+    """Whether `value` is the plain ndarray that `header` was made for, and still what it was then."""
+    if type(value) is not ndarray or value.shape != header.shape or value.dtype != header.descr:
+        return False
+    return cnp.PyArray_IS_F_CONTIGUOUS(value) if header.fortran_order else cnp.PyArray_IS_C_CONTIGUOUS(value)
+
+
+cdef int let_go(Array array) noexcept:
+    """Empty `array` if it gave up its memory, so that whoever still reaches it finds nothing."""
+    if array.payload.surrendered:
+        array.header, array.payload = NO_HEADER, NO_PAYLOAD
+    return 0
+
+
+cdef int take_back(Array array) noexcept:
+    """Undo `give_up`; the ndarray that it gave is gone."""
+    array.payload.surrendered = False
     return 0
 
 

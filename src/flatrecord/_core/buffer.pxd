@@ -22,11 +22,11 @@ cdef class Buffer:
     cdef object owner  # who owns the memory, held for its sake; None where this Buffer owns it
     cdef Ownership ownership
     cdef bint mapped  # own memory: from flatrecord_map, else from malloc
-    cdef bint writable  # own memory: given up to an ndarray that may write to it
+    cdef bint surrendered  # given up to an ndarray that may write to it
 
 
 cdef Buffer allocate(Py_ssize_t nbytes)
-cdef Buffer admit_ndarray(ndarray array, copy, bint popped, bint *seen)
+cdef Buffer admit_ndarray(ndarray array, copy, bint popped, bint *lives_on)
 cdef Buffer admit_exporter(exporter, copy)
 cdef Buffer duplicate(Buffer buffer)
 cdef bint is_contiguous(ndarray array)

@@ -60,7 +60,7 @@ cdef class Buffer:
     Notes
     -----
     Thread safety: immutable once made, so it may be read from any thread. The one exception is
-    `writable`, which is set while the caller holds the only reference.
+    `surrendered`, which changes only while the caller holds the only reference.
     """
 
     def __cinit__(self):
@@ -82,12 +82,12 @@ cdef class Buffer:
         return self.nbytes
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        if flags & PyBUF_WRITABLE and not self.writable:
+        if flags & PyBUF_WRITABLE and not self.surrendered:
             raise BufferError("a record's memory is read-only: take a copy, as with numpy(copy=True)")
         view.buf = self.pointer
         view.len = self.nbytes
         view.itemsize = 1
-        view.readonly = not self.writable
+        view.readonly = not self.surrendered
         view.ndim = 1
         view.format = <char *> b"B" if flags & PyBUF_FORMAT else NULL
         view.shape = &self.nbytes if flags & PyBUF_ND else NULL
@@ -179,7 +179,7 @@ cdef PyObject *exporter_of_view(PyObject *view, bint *seen) except? NULL:
 
 
 cdef Holder holder_of_ndarray(PyObject *array, PyObject **root, Py_ssize_t *root_nbytes):
-    """Who holds the memory of the ndarray `array`, to which the caller lends the one reference that it has.
+    """Who holds the memory of the ndarray `array`, to which the caller lends the one reference it has.
 
     Walks from `array` along ``.base`` to the object that owns the memory, which becomes `root`; the
     size of its memory becomes `root_nbytes` where that is known. A weak reference counts as a
@@ -187,7 +187,7 @@ cdef Holder holder_of_ndarray(PyObject *array, PyObject **root, Py_ssize_t *root
     """
     # Raw pointers, because an `object` would add the very reference that is being counted.
     cdef PyObject *link = array
-    cdef bint seen = False, known = True
+    cdef bint seen = False, known = True, writable = False
     root_nbytes[0] = 0
     while True:
         root[0] = link
@@ -197,12 +197,13 @@ cdef Holder holder_of_ndarray(PyObject *array, PyObject **root, Py_ssize_t *root
             known = known and not cnp.PyArray_CHKFLAGS(<ndarray> link, cnp.NPY_ARRAY_WRITEBACKIFCOPY)
             seen = seen or flatrecord_has_weak_references(<ndarray> link)
             seen = seen or not is_sole(link)
+            writable = writable or cnp.PyArray_CHKFLAGS(<ndarray> link, cnp.NPY_ARRAY_WRITEABLE)
             if cnp.PyArray_BASE(<ndarray> link) == NULL:
                 known = known and cnp.PyArray_CHKFLAGS(<ndarray> link, cnp.NPY_ARRAY_OWNDATA)
                 root_nbytes[0] = cnp.PyArray_NBYTES(<ndarray> link)
                 break
             link = cnp.PyArray_BASE(<ndarray> link)
-        elif immutable_owner(<object> link) is not None:
+        elif not writable and immutable_owner(<object> link) is not None:
             return IMMUTABLE
         elif type(<object> link) is MEMORYVIEW:
             seen = seen or not is_sole(link) or getweakrefcount(<object> link) > 0
@@ -210,7 +211,8 @@ cdef Holder holder_of_ndarray(PyObject *array, PyObject **root, Py_ssize_t *root
             if link == NULL:
                 known = False
                 break
-        elif type(<object> link) is BYTEARRAY:
+        elif type(<object> link) is BYTEARRAY or PyBytes_CheckExact(<object> link):
+            # Unpickled ndarrays write to the `bytes` that pickle made for them and nobody else holds.
             seen = seen or not is_sole(link)
             root_nbytes[0] = len(<object> link)
             break
@@ -246,7 +248,7 @@ cdef Buffer snapshot_ndarray(ndarray array):
     return buffer
 
 
-cdef Buffer admit_ndarray(ndarray array, copy, bint popped, bint *seen):
+cdef Buffer admit_ndarray(ndarray array, copy, bint popped, bint *lives_on):
     """Decide between take, snapshot, borrow and share for the memory of an ndarray.
 
     Parameters
@@ -256,8 +258,9 @@ cdef Buffer admit_ndarray(ndarray array, copy, bint popped, bint *seen):
     popped : bool
         The caller has removed `array` from its container and holds the one reference that the
         container had.
-    seen : pointer, filled in
-        Whether the array was copied while somebody else was seen to hold its memory.
+    lives_on : pointer, filled in
+        Whether the memory of `array` stays in use when the caller lets go of it, because somebody
+        else was seen to hold it, because it is shared, or because it is a mapped file.
 
     Raises
     ------
@@ -268,23 +271,22 @@ cdef Buffer admit_ndarray(ndarray array, copy, bint popped, bint *seen):
     """
     cdef Py_ssize_t root_nbytes
     cdef PyObject *root
-    cdef Holder holder
+    cdef Holder holder = holder_of_ndarray(<PyObject *> array, &root, &root_nbytes)
+    cdef bint mapping = root != NULL and type(<object> root) is MMAP
     cdef char *pointer = cnp.PyArray_BYTES(array)
     cdef Py_ssize_t nbytes = cnp.PyArray_NBYTES(array)
-    cdef bint contiguous = is_contiguous(array)
-    seen[0] = False
-    if copy is False:
-        if not contiguous:
-            raise ValueError("copy=False, but the array is not contiguous and has to be copied")
-        return hold(array, pointer, nbytes, BORROWED)
-    holder = holder_of_ndarray(<PyObject *> array, &root, &root_nbytes)
-    if copy is None and contiguous:
-        if holder == IMMUTABLE:
+    lives_on[0] = holder == SEEN or holder == IMMUTABLE or mapping
+    if is_contiguous(array):
+        if copy is not True and holder == IMMUTABLE:
             return hold(immutable_owner(<object> root), pointer, nbytes, SHARED)
+        if copy is False:
+            # A memoryview keeps anyone from closing the mapping.
+            return hold(PyMemoryView_FromObject(<object> root) if mapping else array, pointer, nbytes, BORROWED)
         # A small view is copied all the same: taken, it would keep the whole of its base alive.
-        if popped and holder == SOLE and nbytes >= root_nbytes // 2:
+        if copy is None and popped and holder == SOLE and nbytes >= root_nbytes // 2:
             return hold(array, pointer, nbytes, TAKEN)
-    seen[0] = holder == SEEN
+    elif copy is False:
+        raise ValueError("copy=False, but the array is not contiguous and has to be copied")
     return snapshot_ndarray(array)
 
 
@@ -340,9 +342,10 @@ cdef bint surrender(Buffer buffer):
     """
     cdef Py_ssize_t root_nbytes
     cdef PyObject *root
-    if buffer.owner is None:
-        buffer.writable = True
-        return True
-    if not isinstance(buffer.owner, ndarray):
-        return False
-    return holder_of_ndarray(<PyObject *> buffer.owner, &root, &root_nbytes) == SOLE
+    if buffer.owner is not None:
+        if not isinstance(buffer.owner, ndarray):
+            return False
+        if holder_of_ndarray(<PyObject *> buffer.owner, &root, &root_nbytes) != SOLE:
+            return False
+    buffer.surrendered = True
+    return True

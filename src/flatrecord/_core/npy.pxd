@@ -13,6 +13,7 @@ cdef class Header:
     cdef readonly bytes preamble  # what `.npy` puts before the payload; empty where the payload holds its own
 
 
+cdef object private_dtype(descr)
 cdef Header header_of_ndarray(ndarray array)
 cdef Header header_of_fields(str dtype, shape, str stype)
 cdef Header parse_header(const char *data, Py_ssize_t size, Py_ssize_t beyond, str dtype, Py_ssize_t *offset)

@@ -8,10 +8,10 @@ anybody: nothing is evaluated or unpickled, and every fault is a `ValueError`.
 .. _NEP 1: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
-import warnings
+from copy import deepcopy
 
 import numpy as np
-from numpy.lib.format import descr_to_dtype, dtype_to_descr
+from numpy.lib.format import descr_to_dtype
 
 cimport numpy as cnp
 from cpython.object cimport PyObject
@@ -91,14 +91,20 @@ cdef Header header_of_ndarray(ndarray array):
     if known is not None and describes(<Header> known, array, fortran_order):
         return <Header> known
     header = Header.__new__(Header)
-    header.descr = <object> cnp.PyArray_DESCR(array)
+    header.descr = private_dtype(<object> cnp.PyArray_DESCR(array))
     header.dtype = str(header.descr)
     header.shape = (<object> array).shape
     header.stype = NUMPY_STYPE
     header.fortran_order = fortran_order
     header.preamble = write_preamble(header)
-    _written[slot] = header
+    if header.descr.names is None:
+        _written[slot] = header
     return header
+
+
+cdef object private_dtype(descr):
+    """`descr`, or a copy where it can be changed in place: the names of a structured dtype can."""
+    return descr if descr.names is None else deepcopy(descr)
 
 
 cdef Header header_of_fields(str dtype, shape, str stype):
@@ -111,14 +117,19 @@ cdef Header header_of_fields(str dtype, shape, str stype):
     return header
 
 
+cdef object plain_descr(descr):
+    """What ``numpy.lib.format.dtype_to_descr`` makes of a dtype that needs no pickle.
+
+    Without the warnings of that function, which could only be silenced for the whole process.
+    """
+    # NumPy itself asks this attribute whether a dtype of a new kind, such as StringDType, needs pickle.
+    if descr.hasobject or not getattr(type(descr), "_legacy", True):
+        raise ValueError(f"dtype {descr} cannot be written without pickle, which is not allowed")
+    return descr.str if descr.names is None else descr.descr
+
+
 cdef bytes write_preamble(Header header):
-    cdef object descr
-    with warnings.catch_warnings():
-        # It warns that pickle will be needed, or that metadata is dropped; the first is an error here.
-        warnings.simplefilter("ignore")
-        descr = None if header.descr.hasobject else dtype_to_descr(header.descr)
-    if descr is None or descr == "|O":
-        raise ValueError(f"dtype {header.dtype} cannot be written without pickle, which is not allowed")
+    cdef object descr = plain_descr(header.descr)
     cdef str text = f"{{'descr': {descr!r}, 'fortran_order': {header.fortran_order}, 'shape': {header.shape!r}, }}"
     if header.shape:
         text += " " * (GROWTH_DIGITS - len(repr(header.shape[-1 if header.fortran_order else 0])))
@@ -206,6 +217,8 @@ cdef object parse_string(Cursor *cursor):
         if at[0] == c"\\":
             escaped = True
             at += 1
+            if at < cursor.end and at[0] not in b"\\'\"nrtxuU":  # all that repr() writes
+                raise fault("a string in the header holds an unknown escape")
         at += 1
     if at >= cursor.end:
         raise fault("a string in the header does not end")
@@ -214,10 +227,8 @@ cdef object parse_string(Cursor *cursor):
     try:
         text = raw.decode("utf-8" if cursor.utf8 else "latin-1")
         if escaped:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # an escape that Python does not know
-                text = text.encode("latin-1", "backslashreplace").decode("unicode_escape")
-    except (UnicodeError, Warning) as error:
+            text = text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeError as error:
         raise fault("a string in the header is not text") from error
     return text
 
@@ -375,7 +386,7 @@ cdef object extended_dtype(str descr, str name):
     if not isinstance(scalar, type) or not issubclass(scalar, np.generic):
         return None
     cdef object extended = np.dtype(scalar)
-    return extended if descr in (dtype_to_descr(extended), f"|V{extended.itemsize}") else None
+    return extended if descr in (plain_descr(extended), f"|V{extended.itemsize}") else None
 
 
 cdef object read_descr(descr, str name):

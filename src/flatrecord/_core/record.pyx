@@ -3,10 +3,10 @@
 cimport cython
 
 from collections.abc import Mapping, MutableMapping
-from itertools import islice
+from itertools import chain, islice
 
-from .array cimport Array, check_copy, readable_header
-from .transfer cimport absorb, release
+from .array cimport Array, check_copy, exact_str, readable_header
+from .transfer cimport absorb, add_name, release
 
 cdef Py_ssize_t REPR_ENTRIES = 4
 
@@ -106,29 +106,32 @@ cdef class ParametersRecord:
         -----
         All or nothing: after a failure every entry is in the record again, in the old order.
         """
-        cdef Py_ssize_t offset
-        cdef list names, arrays, entries
-        cdef dict others
+        cdef Py_ssize_t offset, i
+        cdef list names, arrays, views
+        cdef dict entries
+        check_copy(copy)
         with cython.critical_section(self):
             names, arrays = list(self.entries), list(self.entries.values())
-            for name, array in zip(names, arrays):
+            entries = dict.fromkeys(names)  # to put all back without further memory
+            views = []
+            for i in range(len(names)):
                 try:
-                    readable_header(<Array> array, &offset)
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"key {name!r}: {error}") from None
-            array = None
+                    if keep_input:
+                        views.append((<Array?> arrays[i]).numpy(copy))
+                    else:
+                        readable_header(<Array?> arrays[i], &offset)
+                except BaseException as error:
+                    add_name(error, names[i])
+                    raise
             if keep_input:
-                return [array.numpy(copy) for array in arrays]
+                return views
             self.entries.clear()
         try:
             return release(names, arrays, copy)
         except BaseException:
-            # Another thread may have added entries meanwhile; they come after the old ones.
-            with cython.critical_section(self):
-                others = self.entries.copy()
-                self.entries.clear()
-                self.entries.update(zip(names, arrays))
-                self.entries.update(others)
+            for i in range(len(names)):
+                entries[names[i]] = arrays[i]
+            put_first(self, entries)
             raise
 
     def count_bytes(self):
@@ -143,7 +146,7 @@ cdef class ParametersRecord:
         cdef Py_ssize_t total = 0
         with cython.critical_section(self):
             for key, array in self.entries.items():
-                total += len(<str> key) + (<Array> array).nbytes
+                total += len(<str> key) + (<Array?> array).nbytes
         return total
 
     def __len__(self):
@@ -162,8 +165,7 @@ cdef class ParametersRecord:
         return self.entries[key]
 
     def __setitem__(self, key, value):
-        check_pair(key, value)
-        self.entries[key] = value
+        self.entries[checked_key(key)] = checked_array(key, value)
 
     def __delitem__(self, key):
         del self.entries[key]
@@ -211,8 +213,7 @@ cdef class ParametersRecord:
         """
         if key in self.entries:
             return self.entries[key]
-        check_pair(key, default)
-        return self.entries.setdefault(key, default)
+        return self.entries.setdefault(checked_key(key), checked_array(key, default))
 
     def update(self, other=(), /, **entries):
         """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments.
@@ -223,21 +224,17 @@ cdef class ParametersRecord:
             If a key is not `str` or a value is not an Array. The record is then unchanged.
         """
         cdef dict staged = {}
-        if isinstance(other, Mapping) or hasattr(other, "keys"):
-            for key in other.keys():
-                staged[key] = other[key]
-        else:
-            for key, value in other:
-                staged[key] = value
-        staged.update(entries)
-        for key, value in staged.items():
-            check_pair(key, value)
+        pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
+        for key, value in chain(pairs, entries.items()):
+            staged[checked_key(key)] = checked_array(key, value)
         self.entries.update(staged)
 
     def copy(self):
         """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
         cdef ParametersRecord other = type(self).__new__(type(self))
         other.entries.update(self.entries)
+        if hasattr(self, "__dict__"):  # of a subclass
+            other.__dict__.update(self.__dict__)
         return other
 
     def __copy__(self):
@@ -246,16 +243,16 @@ cdef class ParametersRecord:
     def __eq__(self, other):
         if isinstance(other, ParametersRecord):
             return self.entries == (<ParametersRecord> other).entries
-        if isinstance(other, dict):
-            return self.entries == other
-        if isinstance(other, Mapping):
-            return self.entries == dict(other.items())
+        # A plain dict: the __eq__ of a subclass would get hold of our own.
+        if isinstance(other, (dict, Mapping)):
+            return self.entries == dict(other)
         return NotImplemented
 
     __hash__ = None
 
     def __reduce_ex__(self, protocol):
-        return type(self), (), None, None, iter(list(self.entries.items()))
+        state = getattr(self, "__dict__", None)  # of a subclass
+        return type(self), (), state, None, iter(list(self.entries.items()))
 
     def __repr__(self):
         cdef list shown = [f"{key!r}: {array!r}" for key, array in islice(self.items(), REPR_ENTRIES)]
@@ -280,12 +277,17 @@ cdef class ArrayRecord(ParametersRecord):
         return from_sequence(cls, ndarrays, keep_input, copy)
 
 
-cdef int check_pair(key, value) except -1:
+cdef str checked_key(key):
+    """`key` as a plain `str`, so that nobody else's __hash__ or __eq__ runs when it is looked up."""
     if not isinstance(key, str):
         raise TypeError(f"a key must be str, got {type(key).__name__}: {key!r:.80}")
+    return exact_str(key)
+
+
+cdef Array checked_array(key, value):
     if not isinstance(value, Array):
         raise TypeError(f"key {key!r}: a value must be an Array, got {type(value).__name__}; Array(ndarray) makes one")
-    return 0
+    return <Array> value
 
 
 cdef object from_sequence(cls, ndarrays, keep_input, copy):
@@ -297,14 +299,16 @@ cdef object from_sequence(cls, ndarrays, keep_input, copy):
 
 
 cdef int fill(ParametersRecord record, source, bint keep_input, copy) except -1:
-    """Put the entries of a mapping or a list into `record`, all or nothing."""
-    cdef list places, names, arrays
+    """Make the entries of a mapping or a list those of `record`, all or nothing."""
+    cdef list places
+    cdef dict staged = {}
     check_copy(copy)
     if isinstance(source, (list, tuple)):
         places = list(range(len(source)))
-        names = [str(i) for i in places]
+        names = map(str, places)
     elif isinstance(source, Mapping):
-        places = names = list(source)
+        places = list(source)
+        names = places
     else:
         raise TypeError(f"array_dict must be a mapping or a list of NumPy arrays, got {type(source).__name__}")
     if not keep_input and not hasattr(source, "__delitem__"):
@@ -312,8 +316,27 @@ cdef int fill(ParametersRecord record, source, bint keep_input, copy) except -1:
             f"keep_input=False takes the entries out of the input, which {type(source).__name__} does not allow: "
             "pass keep_input=True, or copy=False as well to share the memory"
         )
-    arrays = absorb(source, places, names, keep_input, copy)
-    record.entries.update(zip(names, arrays))
+    for name in names:
+        staged[checked_key(name)] = None
+    if len(staged) != len(places):
+        raise ValueError("two keys of the input are the same text")
+    absorb(source, places, staged, keep_input, copy)
+    with cython.critical_section(record):
+        record.entries = staged
+    return 0
+
+
+cdef int put_first(ParametersRecord record, dict entries) except -1:
+    """Put entries before those that other threads have added meanwhile."""
+    with cython.critical_section(record):
+        if not record.entries:
+            try:
+                record.entries.update(entries)  # in place, so that views on the record stay live
+                return 0
+            except MemoryError:
+                pass
+        entries.update(record.entries)
+        record.entries = entries
     return 0
 
 

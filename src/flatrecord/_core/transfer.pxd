@@ -1,4 +1,5 @@
 """Moving entries between a container and a record, all or nothing."""
 
-cdef list absorb(source, list places, list names, bint keep_input, copy)
+cdef int absorb(source, list places, dict staged, bint keep_input, copy) except -1
 cdef list release(list names, list arrays, copy)
+cdef int add_name(error, name) noexcept

@@ -3,6 +3,9 @@
 Entries leave their container from the last to the first. What has left is then always the end of the
 container, so that after a failure it is enough to append it again: the order is the old one, in any
 kind of mapping, without a deletion that might fail in its turn.
+
+Undoing a failure allocates as little as it can: whatever needs memory, a hash or a caller's code is done
+before the first entry leaves.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -11,42 +14,52 @@ from cpython.object cimport PyObject_DelItem, PyObject_GetItem
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, array_of_ndarray, check_ndarray, duplicate_array, give_up, is_immutable, original_of, refill
+from .array cimport (
+    Array,
+    array_of_ndarray,
+    check_ndarray,
+    duplicate_array,
+    give_up,
+    is_immutable,
+    let_go,
+    original_of,
+    take_back,
+)
 
 cnp.import_array()
 
-cdef Py_ssize_t SIGNALS_EVERY = 256  # entries
+cdef enum:
+    SIGNALS_EVERY = 256  # entries
 
 
-cdef check_entry(name, value, copy):
-    """Raise if this cannot become an entry of a record, naming the key."""
-    if not isinstance(name, str):
-        raise TypeError(f"a key must be str, got {type(name).__name__}: {name!r:.80}")
+cdef int check_value(name, value, copy) except -1:
+    """Raise if `value` cannot become an entry of a record, naming the key."""
     if isinstance(value, Array):
-        return
+        return 0
     if not isinstance(value, ndarray):
         raise TypeError(f"key {name!r}: a value must be an Array or a NumPy array, got {type(value).__name__}")
     try:
         check_ndarray(<ndarray> value, copy)
     except (TypeError, ValueError) as error:
-        naming(error, f"key {name!r}")
+        add_name(error, name)
         raise
+    return 0
 
 
-cdef Array admit(value, copy, bint popped, bint *seen):
-    """The Array that stands for `value` in a record; `seen` as in `admit_ndarray`."""
-    seen[0] = False
+cdef Array admit(value, copy, bint popped, bint *lives_on):
+    """The Array that stands for `value` in a record; `lives_on` as in `admit_ndarray`."""
+    lives_on[0] = False
     if not isinstance(value, Array):
-        return array_of_ndarray(Array, <ndarray?> value, copy, popped, seen)
+        return array_of_ndarray(Array, <ndarray?> value, copy, popped, lives_on)
     # An Array is immutable, so that its new holder and all others may share it; duplicated is only
     # what the caller asks for, which keep_input=True does.
-    seen[0] = True
     if copy is True or (copy is None and not popped and not is_immutable(<Array> value)):
         return duplicate_array(<Array> value)
+    lives_on[0] = True
     return <Array> value
 
 
-cdef list absorb(source, list places, list names, bint keep_input, copy):
+cdef int absorb(source, list places, dict staged, bint keep_input, copy) except -1:
     """Turn the entries of a container into Arrays.
 
     Parameters
@@ -55,89 +68,115 @@ cdef list absorb(source, list places, list names, bint keep_input, copy):
         Where the entries are. Without `keep_input` each leaves it before the next is handled.
     places : list
         Keys or indices of the entries in `source`, in its order.
-    names : list of str
-        Their keys in the record, for messages.
+    staged : dict
+        Has a key for each place, in the same order; the Arrays become its values. The keys are plain
+        `str`, so that setting their values cannot fail.
     keep_input : bool
         Leave `source` as it is.
     copy : {None, True, False}
         As for `Array`.
-
-    Returns
-    -------
-    list of Array
-        In the order of `places`.
 
     Raises
     ------
     Exception
         Whatever went wrong, naming the key; `source` then holds every entry, in the old order.
     """
+    cdef list names = list(staged)
     cdef Py_ssize_t i, count = len(places)
-    cdef list arrays = [None] * count
-    cdef list originals = [None] * count  # what was copied although somebody else holds it too
+    cdef list originals = [None] * count  # what goes back as it is, because it costs nothing to keep
+    cdef list refused = []  # (place, value): a hostile key cannot be hashed
     cdef object value = None
-    cdef bint seen
+    cdef bint fetched = False, lives_on
     for i in range(count):
-        check_entry(names[i], PyObject_GetItem(source, places[i]), copy)
+        check_value(names[i], PyObject_GetItem(source, places[i]), copy)
         check_signals(i)
     i = count
     try:
         while i > 0:
             i -= 1
+            fetched = False
             value = PyObject_GetItem(source, places[i])
+            fetched = True
             if not keep_input:
                 PyObject_DelItem(source, places[i])
-            arrays[i] = admit(value, copy, not keep_input, &seen)
-            if seen and not keep_input:
+            staged[names[i]] = admit(value, copy, not keep_input, &lives_on)
+            if lives_on and not keep_input:
                 originals[i] = value
+            elif isinstance(value, Array):
+                originals[i] = staged[names[i]]
             value = None
             check_signals(i)
     except BaseException as error:
-        naming(error, f"key {names[i]!r}")
         if not keep_input:
-            put_back(source, places, i, value, originals, arrays, error)
+            put_back(source, places, names, originals, staged, i, value if fetched else None, refused)
+            report(error, refused)
+        add_name(error, names[i])
         raise
-    return arrays
-
-
-cdef int put_back(
-    source, list places, Py_ssize_t first, value, list originals, list arrays, error
-) except -1:
-    """Append to `source` the entries from `first` on, each in the form in which it left.
-
-    An entry that `source` does not accept stays with the exception, in its attribute `not_put_back`.
-    """
-    cdef Py_ssize_t i
-    cdef Array array
-    cdef dict refused = {}
-    for i in range(first, len(places)):
-        if arrays[i] is None:
-            if still_there(source, places[i]):
-                continue
-        elif originals[i] is not None:
-            value = originals[i]
-        else:
-            array, arrays[i] = arrays[i], None
-            value = original_of(array)
-            array = None
-        try:
-            if isinstance(source, list):
-                (<list> source).append(value)
-            else:
-                source[places[i]] = value
-        except BaseException as again:
-            refused[places[i]] = value
-            error.add_note(f"and could not be put back: {places[i]!r} ({type(again).__name__}: {again})")
-        value = None
-    if refused:
-        error.not_put_back = refused
-    else:
-        error.add_note("the input was put back as it was")
     return 0
 
 
-cdef bint still_there(source, place) except -1:
-    return place < len(source) if isinstance(source, list) else place in source
+cdef int put_back(
+    source, list places, list names, list originals, dict staged, Py_ssize_t first, value, list refused
+) except -1:
+    """Append the entries from `first` on to `source`, each in the form in which it left.
+
+    `value` is that of the first where it has been fetched but not staged. What `source` does not accept
+    goes to `refused`, as a pair of place and value.
+    """
+    cdef Py_ssize_t i
+    cdef object array
+    if staged[names[first]] is None and (value is None or is_there(source, places[first])):
+        first += 1  # it has not left
+    for i in range(first, len(places)):
+        array = staged[names[i]]
+        staged[names[i]] = None
+        if originals[i] is not None:
+            value = originals[i]
+        elif array is not None:
+            try:
+                value = original_of(<Array> array)
+            except MemoryError:
+                value = array
+        array = None
+        # A second Ctrl-C can interrupt a container that runs Python code: try twice.
+        if not (accepts(source, places[i], value) or accepts(source, places[i], value)):
+            refused.append((places[i], value))
+        value = None
+    return 0
+
+
+cdef bint accepts(source, place, value) noexcept:
+    """Put an entry at the end of a container; False if that raises."""
+    try:
+        if isinstance(source, list):
+            (<list> source).append(value)
+        else:
+            source[place] = value
+    except BaseException:
+        return False
+    return True
+
+
+cdef bint is_there(source, place) noexcept:
+    """Whether an entry is still in its container; False if that cannot be said."""
+    try:
+        return place < len(source) if isinstance(source, list) else place in source
+    except BaseException:
+        return False
+
+
+cdef int report(error, list refused) noexcept:
+    """Say in `error` what became of the entries."""
+    try:
+        if refused:
+            error.not_put_back = refused
+            keys = [key for key, _ in refused]
+            error.add_note(f"the input did not take back {keys!r:.200}: see this exception's not_put_back")
+        else:
+            error.add_note("every entry was put back into the input, in the old order")
+    except Exception:
+        pass  # the error itself matters more
+    return 0
 
 
 cdef list release(list names, list arrays, copy):
@@ -148,7 +187,7 @@ cdef list release(list names, list arrays, copy):
     names : list of str
         Keys, for messages.
     arrays : list of Array
-        Is emptied from its end: each Array leaves it before the next is handled.
+        Each Array leaves its place, which becomes None, before the next is handled.
     copy : {None, True, False}
         Only where somebody else can reach the memory, always, never.
 
@@ -160,40 +199,46 @@ cdef list release(list names, list arrays, copy):
     Raises
     ------
     Exception
-        Whatever went wrong, naming the key; `arrays` then holds every Array, in the old order.
+        Whatever went wrong, naming the key; `arrays` then holds every Array again.
     """
     cdef Py_ssize_t i = len(arrays), count = len(arrays)
     cdef list results = [None] * count
-    cdef list shells = [None] * count  # the Arrays, without their memory where that was given up
+    cdef list shells = [None] * count  # the Arrays, which keep their memory until all have given theirs
     cdef Array array = None
     try:
         while i > 0:
             i -= 1
-            array = arrays.pop()
+            array = <Array?> arrays[i]
+            arrays[i] = None
             results[i] = give_up(array, copy)
             shells[i] = array
             array = None
             check_signals(i)
     except BaseException as error:
+        results = None
         if array is not None:
-            arrays.append(array)
-        for array in shells[i:]:
-            if array is None:
-                continue
-            value, results[len(arrays)] = results[len(arrays)], None
-            refill(array, value)
-            arrays.append(array)
-        naming(error, f"key {names[i]!r}")
+            shells[i] = array
+        count = i
+        for array in shells[count:]:
+            take_back(array)
+            arrays[count] = array
+            count += 1
+        add_name(error, names[i])
         raise
+    for array in shells:
+        let_go(array)
     return results
 
 
-cdef int naming(error, str text) except -1:
-    """Make `error` say `text` as well: in its message where that is ours to write, else in a note."""
-    if type(error) in (MemoryError, TypeError, ValueError) and len(error.args) == 1:
-        error.args = (f"{text}: {error.args[0]}",)
-    else:
-        error.add_note(text)
+cdef int add_name(error, name) noexcept:
+    """Make `error` name the key: in its message where that is ours to write, else in a note."""
+    try:
+        if type(error) in (MemoryError, TypeError, ValueError) and len(error.args) == 1:
+            error.args = (f"key {name!r}: {error.args[0]}",)
+        else:
+            error.add_note(f"key {name!r}")
+    except Exception:
+        pass  # the error itself matters more
     return 0
 
 
