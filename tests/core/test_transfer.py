@@ -560,6 +560,15 @@ def test_a_borrowed_array_that_was_reshaped_does_not_go_back_as_itself():
     assert record["0"].numpy().shape == (6,)
 
 
+def test_a_copy_that_goes_back_is_said_to_be_one():
+    source = Stubborn(model(3))
+    source["recarray"], source["strided"] = np.zeros(3).view(np.recarray), np.arange(8)[::2]
+    with pytest.raises(RuntimeError) as caught:
+        ParametersRecord(source)
+    assert list(source) == [*model(3), "recarray", "strided"] and source["strided"].tolist() == [0, 2, 4, 6]
+    assert "as equal copies of arrays that nobody held any more: ['recarray', 'strided']" in caught.value.__notes__
+
+
 def test_what_lives_on_anyway_goes_back_as_itself(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(1000))
     source = Stubborn(model(2))

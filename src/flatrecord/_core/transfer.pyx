@@ -85,6 +85,7 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
     cdef Py_ssize_t i, count = len(places)
     cdef list originals = [None] * count  # what goes back as it is, because it costs nothing to keep
     cdef list refused = []  # (place, value): a hostile key cannot be hashed
+    cdef list rebuilt = []
     cdef object value = None
     cdef bint fetched = False, lives_on
     for i in range(count):
@@ -108,20 +109,28 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
             check_signals(i)
     except BaseException as error:
         if not keep_input:
-            put_back(source, places, names, originals, staged, i, value if fetched else None, refused)
-            report(error, refused)
+            put_back(source, places, names, originals, staged, i, value if fetched else None, refused, rebuilt)
+            report(error, refused, rebuilt)
         add_name(error, names[i])
         raise
     return 0
 
 
 cdef int put_back(
-    source, list places, list names, list originals, dict staged, Py_ssize_t first, value, list refused
+    source,
+    list places,
+    list names,
+    list originals,
+    dict staged,
+    Py_ssize_t first,
+    value,
+    list refused,
+    list rebuilt,
 ) except -1:
     """Append the entries from `first` on to `source`, each in the form in which it left.
 
     `value` is that of the first where it has been fetched but not staged. What `source` does not accept
-    goes to `refused`, as a pair of place and value.
+    goes to `refused`, as a pair of place and value; the names of what is an equal copy by now, to `rebuilt`.
     """
     cdef Py_ssize_t i
     cdef object array
@@ -134,6 +143,8 @@ cdef int put_back(
             value = originals[i]
         elif array is not None:
             try:
+                if (<Array> array).payload.owner is None:
+                    rebuilt.append(names[i])
                 value = original_of(<Array> array)
             except MemoryError:
                 value = array
@@ -165,7 +176,7 @@ cdef bint is_there(source, place) noexcept:
         return False
 
 
-cdef int report(error, list refused) noexcept:
+cdef int report(error, list refused, list rebuilt) noexcept:
     """Say in `error` what became of the entries."""
     try:
         if refused:
@@ -174,6 +185,8 @@ cdef int report(error, list refused) noexcept:
             error.add_note(f"the input did not take back {keys!r:.200}: see this exception's not_put_back")
         else:
             error.add_note("every entry was put back into the input, in the old order")
+        if rebuilt:
+            error.add_note(f"as equal copies of arrays that nobody held any more: {rebuilt!r:.200}")
     except Exception:
         pass  # the error itself matters more
     return 0
