@@ -180,7 +180,7 @@ def operations(entries: int) -> list[Operation]:
         Operation("in", contains, full, both, access),
         Operation("len", length, full, both, access),
         Operation("iterate", iterate, full, "≤1.2", lambda f: f["flatrecord"] <= 1.2 * f["dict"], loop=False),
-        Operation("set", get, empty, "≥5", faster, works={name: setter(values[name]) for name in empty}),
+        Operation("set", get, empty, both, access, works={name: setter(values[name]) for name in empty}),
         Operation("pop", pop, full, "≥5", faster),
         Operation("take an ndarray", get, takes, "<1000 ns", lambda f: f["flatrecord"] < 1000, False, works),
         Operation(

@@ -41,12 +41,14 @@ cdef class ParametersRecord:
     -----
     All or nothing: keys and values are checked before the first entry leaves `array_dict`, and
     whatever goes wrong later (Ctrl-C too), every entry goes back, in the old order. The message or a
-    note of the exception names the key.
+    note of the exception names the key. Should `array_dict` refuse to take an entry back, it is in
+    the exception's `not_put_back`, a list of pairs of key and value.
 
     Thread safety: may be read and changed from several threads. Each method changes the record in
-    one step under the GIL, or under the record's own critical section where there is none, so
-    that no thread sees half of a change. A thread that iterates while another adds or removes entries
-    gets a `RuntimeError`, as with `dict`.
+    one step under the GIL, so that no thread sees half of a change. Where there is no GIL, a method
+    of more than one step holds the critical section of the record, and not of the dict inside,
+    because that dict can be exchanged for another. A thread that iterates while another adds or
+    removes entries gets a `RuntimeError`, as with `dict`.
     """
 
     def __cinit__(self):
@@ -277,15 +279,17 @@ cdef class ArrayRecord(ParametersRecord):
         return from_sequence(cls, ndarrays, keep_input, copy)
 
 
-cdef str checked_key(key):
+cdef inline str checked_key(key):
     """`key` as a plain `str`, so that nobody else's __hash__ or __eq__ runs when it is looked up."""
+    if type(key) is str:
+        return <str> key
     if not isinstance(key, str):
         raise TypeError(f"a key must be str, got {type(key).__name__}: {key!r:.80}")
     return exact_str(key)
 
 
-cdef Array checked_array(key, value):
-    if not isinstance(value, Array):
+cdef inline Array checked_array(key, value):
+    if type(value) is not Array and not isinstance(value, Array):
         raise TypeError(f"key {key!r}: a value must be an Array, got {type(value).__name__}; Array(ndarray) makes one")
     return <Array> value
 
