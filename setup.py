@@ -76,7 +76,8 @@ extensions = [
     for name in MODULES
 ]
 for extension in extensions:
-    extension.cython_c_in_temp = True  # keeps src/ clean, and the .pyx in the sdist
+    # In the temporary folder C keeps out of src/ and the sdist; Cython.Coverage looks for it beside the .pyx.
+    extension.cython_c_in_temp = not coverage
     extension.cython_directives = directives
 
 setup(

@@ -12,10 +12,10 @@ import flatrecord
 HERE = Path(__file__).parent
 
 
-def test_stubs_agree_with_the_compiled_modules():
+def test_stubs_agree_with_the_compiled_modules(tmp_path):
     command = [sys.executable, "-m", "mypy.stubtest", "flatrecord"]
     command += ["--allowlist", str(HERE / "stubtest_allowlist.txt"), "--ignore-unused-allowlist"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=HERE)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
