@@ -224,6 +224,10 @@ def test_segments_chunks_and_write_to_are_data_without_joining():
     assert file.getvalue() == array.data
     with pytest.raises(ValueError, match="at least 1"):
         array.chunks(0)
+    with pytest.raises(TypeError, match="integer, got str"):
+        array.chunks("3")
+    with pytest.raises(TypeError, match="write method, got str"):
+        array.write_to("path")
 
 
 def test_write_to_goes_on_after_a_short_write():
@@ -446,6 +450,15 @@ def test_copy_false_where_it_is_impossible():
         Array(np.zeros((4, 4))[:, ::2], copy=False)
     with pytest.raises(TypeError, match="copy must be"):
         Array(np.zeros(4), copy="yes")
+
+
+def test_dtype_has_to_agree_with_the_data():
+    data = npy(np.zeros(3, "f4"))
+    for same in ("float32", "<f4", "f4", "some_future_dtype"):
+        assert Array(same, [3], "numpy.ndarray", data).numpy().dtype == "f4"
+    for other in ("float64", ">f4", "int32"):
+        with pytest.raises(ValueError, match=f"dtype is '{other}', but the data's header says 'float32'"):
+            Array(other, [3], "numpy.ndarray", data).numpy()
 
 
 def test_numpy_wants_the_numpy_format():

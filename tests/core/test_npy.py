@@ -127,7 +127,7 @@ def test_the_error_says_what_was_expected_and_found():
 
 def test_an_item_of_no_size_reads_no_memory():
     for descr in ("'|S0'", "'<U0'", "'|V0'", "[]"):
-        array = parse(header(literal(descr=descr, shape="(1000,)")), shape=(1000,))
+        array = parse(header(literal(descr=descr, shape="(1000,)")), (1000,), "some other name")
         assert array.shape == (1000,)
         assert not array.tobytes().strip(b"\0")
 
@@ -135,8 +135,11 @@ def test_an_item_of_no_size_reads_no_memory():
 def test_void_is_an_extended_type_only_by_a_name_of_its_size():
     data = header(literal(descr="'<V2'", shape="(4,)")) + PAYLOAD
     assert parse(data, (4,), "bfloat16").dtype.name == "bfloat16"
-    for name in ("float8_e4m3fn", "float32", "finfo", "__name__", "no such", ""):
+    for name in ("finfo", "__name__", "no such", ""):
         assert parse(data, (4,), name).dtype == np.dtype("V2")
+    for name in ("float8_e4m3fn", "float32"):
+        with pytest.raises(ValueError, match=rf"dtype is '{name}', but the data's header says '\|V2'"):
+            parse(data, (4,), name)
 
 
 @given(st.data())
@@ -147,7 +150,7 @@ def test_a_changed_header_is_read_as_numpy_reads_it_or_refused(data):
         position = data.draw(st.integers(0, 127))
         changed[position] = data.draw(st.sampled_from(b"{}[](),:'\"\\ \n0123456789-<>|=fiuOSVUTrueFalse\0\xff"))
     try:
-        ours = parse(bytes(changed), (2, 3))
+        ours = parse(bytes(changed), (2, 3), "no name that NumPy knows")
     except ValueError:
         return
     numpys = np.load(io.BytesIO(bytes(changed)), allow_pickle=False)

@@ -358,7 +358,7 @@ def test_an_input_whose_deletion_raises(kind):
     identities = {key: id(array) for key, array in source.items()}
     with pytest.raises(RuntimeError, match="never|too late") as caught:
         ParametersRecord(source)
-    assert caught.value.__notes__ == ["every entry was put back into the input, in the old order", "key 'layer1'"]
+    assert caught.value.__notes__ == ["every entry was put back into the input, in the old order", "at key 'layer1'"]
     assert {key: id(array) for key, array in source.items()} == identities and list(source) == list(model())
     assert held is source["layer3"]
 
@@ -402,7 +402,7 @@ def test_an_input_that_cannot_be_read_again():
     source = Failing(model())
     with pytest.raises(OSError, match="gone") as caught:
         ParametersRecord(source)
-    assert list(source.data) == list(model()) and "key 'layer1'" in caught.value.__notes__
+    assert list(source.data) == list(model()) and "at key 'layer1'" in caught.value.__notes__
 
 
 class Vanishing(OrderedDict):
@@ -555,7 +555,7 @@ def test_a_borrowed_array_that_was_reshaped_does_not_go_back_as_itself():
     mine = np.zeros(6)
     record = ParametersRecord([mine], copy=False)
     mine.resize((2, 3), refcheck=False)  # in place, of the same size
-    with pytest.raises(ValueError, match="still in use"):
+    with pytest.raises(ValueError, match="has to be copied"):
         record.to_numpy_ndarrays(keep_input=False, copy=False)
     assert record["0"].numpy().shape == (6,)
 
@@ -579,6 +579,17 @@ def test_what_lives_on_anyway_goes_back_as_itself(tmp_path):
     with pytest.raises(RuntimeError):
         ParametersRecord(source)
     assert {key: id(value) for key, value in source.items()} == identities
+
+
+@pytest.mark.parametrize("keep_input", [None, 0, 1, "no", np.True_])
+def test_keep_input_is_true_or_false(keep_input):
+    source = model()
+    for work in (lambda: ParametersRecord(source, keep_input), lambda: ArrayRecord(source, keep_input=keep_input)):
+        with pytest.raises(TypeError, match="keep_input must be True or False"):
+            work()
+    assert len(source) == 4
+    with pytest.raises(TypeError, match="keep_input must be True or False"):
+        ParametersRecord(source).to_numpy_ndarrays(keep_input=keep_input)
 
 
 def test_an_input_without_deletion():
@@ -644,6 +655,34 @@ def test_out_of_memory_in_the_middle(kind, keep_input):
     assert found["strides"] == [16 if keep_input else 8]
     assert found["values"] == [[1, 1, 1], [0, 2, 4, 6], [0, 1, 2]]
     assert found["writable"] == [True, True]
+
+
+@pytest.mark.memory
+def test_what_was_received_goes_back_with_the_same_bytes():
+    found = in_fresh_process("""
+        import json, numpy as np
+        from flatrecord import Array, ParametersRecord
+        data = Array(np.arange(4.)).data
+        odd = data.replace(b"(4,), }", b"( 4,)} ")  # as another writer might put it
+        assert odd != data
+        record = ParametersRecord({"big": Array(np.zeros(2 << 27), copy=False)})  # 2 GiB, of which no second copy fits
+        for key, words in (("ours", data), ("odd", odd)):
+            record[key] = Array("float64", [4], "numpy.ndarray", bytes(bytearray(words)))
+        big = record["big"]
+        try:
+            record.to_numpy_ndarrays(keep_input=False)
+        except MemoryError as error:
+            message = str(error)
+        print(json.dumps(dict(
+            message=message, keys=list(record), data=[record["ours"].data == data, record["odd"].data == odd],
+            values=[record[key].numpy().tolist() for key in ("ours", "odd")],
+            writable=[record[key].numpy().flags.writeable for key in ("ours", "odd")],
+            shape=record["odd"].shape,
+        )))
+    """)
+    assert found["message"].startswith("key 'big': cannot allocate") and found["keys"] == ["big", "ours", "odd"]
+    assert found["data"] == [True, True] and found["values"] == [[0, 1, 2, 3]] * 2
+    assert found["writable"] == [False, False] and found["shape"] == [4]
 
 
 @pytest.mark.memory

@@ -11,12 +11,37 @@ class _Writable(Protocol):
 @disjoint_base
 class Array:
     @overload
-    def __init__(self, dtype: NDArray[Any], *, copy: bool | None = None) -> None: ...
-    @overload
-    def __init__(self, *, ndarray: NDArray[Any], copy: bool | None = None) -> None: ...
+    def __init__(
+        self,
+        dtype: NDArray[Any],
+        shape: None = None,
+        stype: None = None,
+        data: None = None,
+        *,
+        ndarray: None = None,
+        copy: bool | None = None,
+    ) -> None: ...
     @overload
     def __init__(
-        self, dtype: str, shape: Sequence[int], stype: str, data: Buffer, *, copy: bool | None = None
+        self,
+        dtype: None = None,
+        shape: None = None,
+        stype: None = None,
+        data: None = None,
+        *,
+        ndarray: NDArray[Any],
+        copy: bool | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        dtype: str,
+        shape: Sequence[int],
+        stype: str,
+        data: Buffer,
+        *,
+        ndarray: None = None,
+        copy: bool | None = None,
     ) -> None: ...
     @classmethod
     def from_numpy_ndarray(cls, ndarray: NDArray[Any], *, copy: bool | None = None) -> Self: ...

@@ -73,7 +73,8 @@ cdef tuple OWNERSHIP = ("taken", "snapshot", "borrowed", "shared")
 
 @cython.no_gc_clear
 cdef class Array:
-    """An array in serialized form: what Flower calls ``Array``, without the copies.
+    """Array(dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None)\n--\n
+    An array in serialized form: what Flower calls ``Array``, without the copies.
 
     Made from an ndarray, ``Array(ndarray)``, or from its four fields,
     ``Array(dtype, shape, stype, data)``.
@@ -91,9 +92,10 @@ cdef class Array:
     ndarray : numpy.ndarray, keyword only
         The same as an ndarray in the first place.
     copy : {None, True, False}, keyword only
-        Whether the memory is copied: only when needed, always, never. `bytes` and read-only
-        mappings cannot change and need no copy; memory to which the caller may still write does.
-        With False the Array shows whatever is later written there.
+        Whether the memory is copied: only when needed (the default), always, never. Memory to
+        which the caller may still write needs a copy; `bytes` cannot change and need none. Nor do
+        read-only mappings: whoever changes the file below one changes the Array. With False the
+        Array shows whatever is later written to the memory.
 
     Raises
     ------
@@ -109,6 +111,11 @@ cdef class Array:
     -----
     The serialized form is a header and a payload, two runs of bytes that are kept apart; only
     `data` joins them.
+
+    Arrays are equal if their dtype, shape (list or tuple), stype and data are, byte for byte: a NaN
+    equals the same NaN. ``numpy.asarray``, DLPack and the buffer protocol give read-only views,
+    pickle protocol 5 hands the payload out of band, `copy.copy` gives the same Array, and
+    `copy.deepcopy` a snapshot.
 
     Thread safety: immutable, so it may be read from any thread without a lock. Borrowed memory is
     as safe as what the caller does to it.
@@ -237,6 +244,10 @@ cdef class Array:
         ValueError
             If `size` is less than 1.
         """
+        try:
+            size = index(size)
+        except TypeError:
+            raise TypeError(f"size must be an integer, got {type(size).__name__}") from None
         if size < 1:
             raise ValueError(f"size must be at least 1 byte, got {size}")
         return _cut(self.segments(), size)
@@ -263,6 +274,8 @@ cdef class Array:
             If the file writes nothing, or says that it wrote more than there was.
         """
         cdef Py_ssize_t done = 0
+        if not hasattr(file, "write"):
+            raise TypeError(f"file must have a write method, got {type(file).__name__}")
         for piece in self.chunks(16 << 20):
             while len(piece):
                 count = file.write(piece)
@@ -293,7 +306,8 @@ cdef class Array:
         TypeError
             If `stype` is not ``numpy.ndarray``.
         ValueError
-            If `data` is not a ``.npy`` array, would need pickle, or does not agree with `shape`.
+            If `data` is not a ``.npy`` array, would need pickle, or does not agree with `dtype` and
+            `shape`.
         """
         check_copy(copy)
         cdef Py_ssize_t offset
@@ -430,8 +444,13 @@ def _cut(segments, Py_ssize_t size):
 cdef bytes joined(bytes head, Buffer payload):
     """One `bytes` of both; the copy can be interrupted."""
     cdef Py_ssize_t size = len(head)
-    cdef bytes whole = PyBytes_FromStringAndSize(NULL, size + payload.nbytes)
-    cdef char *target = PyBytes_AsString(whole)
+    cdef bytes whole
+    cdef char *target
+    try:
+        whole = PyBytes_FromStringAndSize(NULL, size + payload.nbytes)
+    except MemoryError:
+        raise MemoryError(f"cannot allocate {size + payload.nbytes} bytes for data") from None
+    target = PyBytes_AsString(whole)
     copy_bytes(target, <const char *> head, size)
     copy_bytes(target + size, payload.pointer, payload.nbytes)
     return whole
@@ -512,7 +531,17 @@ cdef Header readable_header(Array array, Py_ssize_t *offset):
     header = parse_header(array.payload.pointer, array.payload.nbytes, 0, array.header.dtype, offset)
     if header.shape != array.header.shape:
         raise ValueError(f"shape is {array.header.shape}, but the data's header says {header.shape}")
+    if header.dtype != array.header.dtype and is_other_dtype(array.header.dtype, header.descr):
+        raise ValueError(f"dtype is {array.header.dtype!r}, but the data's header says {header.dtype!r}")
     return header
+
+
+cdef bint is_other_dtype(str name, descr) except -1:
+    """Whether `name` is that of a dtype which is not `descr`; a name that NumPy does not know is not."""
+    try:
+        return np.dtype(name) != descr
+    except (TypeError, ValueError, SyntaxError):
+        return False
 
 
 cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint writable):
@@ -564,20 +593,37 @@ cdef object give_up(Array array, copy):
     cdef bint sole = (
         is_sole(<PyObject *> array) and is_sole(<PyObject *> array.payload) and getweakrefcount(array) == 0
     )
-    cdef object owner = None
-    if copy is not True:
-        if sole and surrender(array.payload):
-            owner = array.payload.owner
-            if owner is None or not is_array_of(owner, header):
-                return ndarray_over(header, array.payload, offset, True)
-            cnp.PyArray_ENABLEFLAGS(<ndarray> owner, cnp.NPY_ARRAY_WRITEABLE)
+    cdef object owner
+    if copy is not True and sole and surrender(array.payload):
+        owner = array.payload.owner
+        if owner is None or not is_array_of(owner, header):
+            return ndarray_over(header, array.payload, offset, True)
+        cnp.PyArray_ENABLEFLAGS(<ndarray> owner, cnp.NPY_ARRAY_WRITEABLE)
+        return owner
+    if copy is False:
+        owner = array.payload.owner
+        if array.payload.ownership == BORROWED and is_array_of(owner, header) and owner.flags.writeable:
             return owner
-        if copy is False:
-            owner = array.payload.owner
-            if array.payload.ownership == BORROWED and is_array_of(owner, header) and owner.flags.writeable:
-                return owner
-            raise ValueError("copy=False, but the memory is immutable or still in use and has to be copied")
-    return array.numpy(copy=True)
+        reason = "the memory is immutable" if array.payload.ownership == SHARED else "the memory is still in use"
+        raise ValueError(f"copy=False, but {reason} and has to be copied")
+    if not sole or array.payload.ownership == BORROWED:
+        return array.numpy(copy=True)
+    move(array, header, offset)
+    return ndarray_over(header, array.payload, 0, True)
+
+
+cdef int move(Array array, Header header, Py_ssize_t offset) except -1:
+    """Copy the elements of `array` to memory of its own, which is surrendered, and let the old go.
+
+    What was received as one `bytes` takes no more than this one entry twice.
+    """
+    cdef Buffer copied = allocate(array.payload.nbytes - offset)
+    copy_bytes(copied.pointer, array.payload.pointer + offset, copied.nbytes)
+    if offset > 0:  # `header` has just been parsed, and is nobody else's yet
+        header.preamble = array.payload.pointer[:offset]
+    surrender(copied)
+    array.header, array.payload = header, copied
+    return 0
 
 
 cdef bint is_array_of(value, Header header) except -1:

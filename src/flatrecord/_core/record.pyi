@@ -9,7 +9,7 @@ from .array import Array
 _T = TypeVar("_T")
 _NDArrays: TypeAlias = list[NDArray[Any]]
 _Source: TypeAlias = (
-    Mapping[str, Array] | Mapping[str, NDArray[Any]] | Mapping[str, Array | NDArray[Any]] | _NDArrays | tuple[NDArray[Any], ...]
+    Mapping[str, Array] | Mapping[str, NDArray[Any]] | Mapping[str, Array | NDArray[Any]] | _NDArrays | list[Array]
 )
 
 @disjoint_base

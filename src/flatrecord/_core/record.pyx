@@ -5,27 +5,30 @@ cimport cython
 from collections.abc import Mapping, MutableMapping
 from itertools import chain, islice
 
+from numpy import ndarray
+
 from .array cimport Array, check_copy, exact_str, readable_header
-from .transfer cimport absorb, add_name, release
+from .transfer cimport absorb, add_name, release, type_name
 
 cdef Py_ssize_t REPR_ENTRIES = 4
 
 
 cdef class ParametersRecord:
-    """An ordered mapping of names to Arrays: Flower's ``ParametersRecord``, without the copies.
+    """ParametersRecord(array_dict=None, keep_input=False, *, copy=None)\n--\n
+    An ordered mapping of names to Arrays: Flower's ``ParametersRecord``, without the copies.
 
     Parameters
     ----------
     array_dict : mapping or list, optional
-        A mapping of `str` to `Array` or `numpy.ndarray`, mixed as you like. Or a list of ndarrays,
-        whose keys become ``"0"``, ``"1"``, ...
+        A mapping of `str` to `Array` or `numpy.ndarray`, mixed as you like. Or a list of these,
+        whose keys become ``"0"``, ``"1"``, ...; with `keep_input`, a tuple as well.
     keep_input : bool
-        If False, each entry leaves `array_dict` before the next is handled, and an ndarray that
-        nobody else holds is taken over without a copy. If True, `array_dict` is left as it is and
-        its arrays are duplicated.
+        If False (the default), each entry leaves `array_dict` before the next is handled, and an
+        ndarray that nobody else holds is taken over without a copy. A loop variable that still
+        names it is a holder. If True, `array_dict` is left as it is and its arrays are duplicated.
     copy : {None, True, False}, keyword only
-        Whether memory is copied: only when needed, always, never. With False the record shows
-        whatever is later written to arrays that somebody else still holds.
+        Whether memory is copied: only when needed (the default), always, never. With False the
+        record shows whatever is later written to arrays that somebody else still holds.
 
     Raises
     ------
@@ -39,6 +42,8 @@ cdef class ParametersRecord:
 
     Notes
     -----
+    Equality ignores the order of entries, and compares with any mapping.
+
     All or nothing: keys and values are checked before the first entry leaves `array_dict`, and
     whatever goes wrong later (Ctrl-C too), every entry goes back, in the old order. The message or a
     note of the exception names the key. Should `array_dict` refuse to take an entry back, it is in
@@ -88,7 +93,8 @@ cdef class ParametersRecord:
         copy : {None, True, False}
             Whether memory is copied: only when needed, always, never. With `keep_input` there is no
             need, and the ndarrays are read-only views unless `copy` is True. Without, there is need
-            where somebody else (a view, another record) can still reach the memory.
+            where somebody else (a view, another record) can still reach the memory, and where it is
+            immutable, as received `bytes` are; what nobody else holds is freed entry by entry.
 
         Returns
         -------
@@ -112,6 +118,7 @@ cdef class ParametersRecord:
         cdef list names, arrays, views
         cdef dict entries
         check_copy(copy)
+        check_keep_input(keep_input)
         with cython.critical_section(self):
             names, arrays = list(self.entries), list(self.entries.values())
             entries = dict.fromkeys(names)  # to put all back without further memory
@@ -227,8 +234,10 @@ cdef class ParametersRecord:
         """
         cdef dict staged = {}
         pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
-        for key, value in chain(pairs, entries.items()):
-            staged[checked_key(key)] = checked_array(key, value)
+        for pair in chain(pairs, entries.items()):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"update takes a mapping or pairs of key and Array, got {pair!r:.80}")
+            staged[checked_key(pair[0])] = checked_array(pair[0], pair[1])
         self.entries.update(staged)
 
     def copy(self):
@@ -264,7 +273,8 @@ cdef class ParametersRecord:
 
 
 cdef class ArrayRecord(ParametersRecord):
-    """`ParametersRecord` by Flower's newer name, where `keep_input` is True unless you say otherwise.
+    """ArrayRecord(array_dict=None, keep_input=True, *, copy=None)\n--\n
+    `ParametersRecord` by Flower's newer name, where `keep_input` is True unless you say otherwise.
 
     See `ParametersRecord` for the parameters, the errors and thread safety.
     """
@@ -290,7 +300,8 @@ cdef inline str checked_key(key):
 
 cdef inline Array checked_array(key, value):
     if type(value) is not Array and not isinstance(value, Array):
-        raise TypeError(f"key {key!r}: a value must be an Array, got {type(value).__name__}; Array(ndarray) makes one")
+        hint = "; Array(ndarray) makes one" if isinstance(value, ndarray) else ""
+        raise TypeError(f"key {key!r}: a value must be an Array, got {type_name(value)}{hint}")
     return <Array> value
 
 
@@ -302,11 +313,19 @@ cdef object from_sequence(cls, ndarrays, keep_input, copy):
     return record
 
 
-cdef int fill(ParametersRecord record, source, bint keep_input, copy) except -1:
+cdef int check_keep_input(keep_input) except -1:
+    # As strict as it can be: False empties the caller's dict.
+    if keep_input is not True and keep_input is not False:
+        raise TypeError(f"keep_input must be True or False, got {keep_input!r:.80}")
+    return 0
+
+
+cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
     """Make the entries of a mapping or a list those of `record`, all or nothing."""
     cdef list places
     cdef dict staged = {}
     check_copy(copy)
+    check_keep_input(keep_input)
     if isinstance(source, (list, tuple)):
         places = list(range(len(source)))
         names = map(str, places)

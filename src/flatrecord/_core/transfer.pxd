@@ -3,3 +3,4 @@
 cdef int absorb(source, list places, dict staged, bint keep_input, copy) except -1
 cdef list release(list names, list arrays, copy)
 cdef int add_name(error, name) noexcept
+cdef str type_name(value)

@@ -37,7 +37,7 @@ cdef int check_value(name, value, copy) except -1:
     if isinstance(value, Array):
         return 0
     if not isinstance(value, ndarray):
-        raise TypeError(f"key {name!r}: a value must be an Array or a NumPy array, got {type(value).__name__}")
+        raise TypeError(f"key {name!r}: a value must be an Array or a NumPy array, got {type_name(value)}")
     try:
         check_ndarray(<ndarray> value, copy)
     except (TypeError, ValueError) as error:
@@ -111,9 +111,17 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
         if not keep_input:
             put_back(source, places, names, originals, staged, i, value if fetched else None, refused, rebuilt)
             report(error, refused, rebuilt)
+        else:
+            report_untouched(error)
         add_name(error, names[i])
         raise
     return 0
+
+
+cdef str type_name(value):
+    """The name of a value's type, with its module where another could have the same name."""
+    cls = type(value)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 cdef int put_back(
@@ -192,6 +200,14 @@ cdef int report(error, list refused, list rebuilt) noexcept:
     return 0
 
 
+cdef int report_untouched(error) noexcept:
+    try:
+        error.add_note("the input is as it was")
+    except Exception:
+        pass  # the error itself matters more
+    return 0
+
+
 cdef list release(list names, list arrays, copy):
     """Turn Arrays into writable ndarrays, each giving up its memory where nobody else can reach it.
 
@@ -249,7 +265,7 @@ cdef int add_name(error, name) noexcept:
         if type(error) in (MemoryError, TypeError, ValueError) and len(error.args) == 1:
             error.args = (f"key {name!r}: {error.args[0]}",)
         else:
-            error.add_note(f"key {name!r}")
+            error.add_note(f"at key {name!r}")
     except Exception:
         pass  # the error itself matters more
     return 0
