@@ -3,7 +3,10 @@
 import argparse
 import sys
 
-from . import demo, micro
+try:
+    from . import demo, micro
+except ImportError as error:
+    sys.exit(f"{error}: pip install 'flatrecord[profile]', or use make demo and make profile")
 
 PROGRAMS = {"demo": demo, "micro": micro}
 

@@ -23,9 +23,32 @@ SLACK = 1 << 20  # bytes of the process itself that come and go
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m profiling demo``."""
-    parser.add_argument("--model", choices=LLAMAS, default=DEFAULT, help="names and shapes of the large model")
-    parser.add_argument("--gib", type=float, default=0.0, help="about this size instead, by more or fewer layers")
-    parser.add_argument("--picture", type=Path, default=OUT / "memory.png", help="where the PNG goes")
+    parser.epilog = "Where there is no room for the model twice, a smaller one is taken, and the demo says so."
+    parser.add_argument(
+        "--model", choices=LLAMAS, default=DEFAULT, help="names and shapes of the large model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--gib", type=size, default=0.0, help="about this size instead of the model's own, by more or fewer layers"
+    )
+    parser.add_argument(
+        "--picture", type=png, default=OUT / "memory.png", help="where the PNG goes (default: profiling/out/memory.png)"
+    )
+
+
+def size(text: str) -> float:
+    """A number of GiB from the command line."""
+    gib = float(text)
+    if not 0 < gib < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of GiB above 0, got {text}")
+    return gib
+
+
+def png(text: str) -> Path:
+    """The path of a picture from the command line, in a folder that exists."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def choose(name: str, gib: float, room: int) -> tuple[str, float]:

@@ -32,6 +32,13 @@ def test_the_demo(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("options", [["--gib", "-1"], ["--gib", "0"], ["--gib", "nan"], ["--picture", "no/such/x.png"]])
+def test_the_demo_refuses(options):
+    command = [sys.executable, "-m", "profiling", "demo", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2 and f"argument {options[0]}: " in done.stderr
+
+
 def test_micro():
     printed = program("micro", "--entries", 100, "--rounds", 3)
     for name in ("get", "in", "len", "iterate", "set", "pop", "take an ndarray", "Array(ndarray)", "bytes an entry"):
