@@ -26,6 +26,11 @@ def filled(shape, dtype) -> np.ndarray:
     return raw.view(dtype).reshape(shape) if count else np.zeros(shape, dtype)
 
 
+def model(entries: int = 4) -> dict[str, np.ndarray]:
+    """A small state_dict, each array filled with its number."""
+    return {f"layer{i}": np.full((8, 4), i, "f4") for i in range(entries)}
+
+
 NUMPY_DTYPES = [
     *"?bBhHiIlLqQefdgFDG",
     ">i2", ">f4", ">f8", ">c16", "<u4",

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from profiling.demo import choose
 from profiling.models import LLAMAS
 from profiling.process import run

@@ -16,10 +16,8 @@ cdef class Array:
 cdef Array array_of_ndarray(object cls, ndarray value, copy, bint popped, bint *lives_on)
 cdef Array duplicate_array(Array array)
 cdef bint is_immutable(Array array)
-cdef object give_up(Array array, copy)
 cdef int let_go(Array array) noexcept
-cdef int take_back(Array array) noexcept
-cdef object original_of(Array array)
+cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint writable)
 cdef Header readable_header(Array array, Py_ssize_t *offset)
 cdef int check_ndarray(ndarray value, copy) except -1
 cdef int check_copy(copy) except -1

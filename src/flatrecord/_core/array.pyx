@@ -11,7 +11,6 @@ import sys
 from copy import deepcopy
 from operator import index
 from pickle import PickleBuffer
-from weakref import getweakrefcount
 
 import numpy as np
 
@@ -19,7 +18,6 @@ cimport numpy as cnp
 from numpy cimport ndarray
 
 from .buffer cimport (
-    BORROWED,
     SHARED,
     Buffer,
     admit_exporter,
@@ -27,7 +25,6 @@ from .buffer cimport (
     allocate,
     duplicate,
     is_contiguous,
-    is_sole,
     surrender,
 )
 from .copying cimport bytes_equal, copy_bytes
@@ -569,89 +566,11 @@ cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint 
     return array
 
 
-cdef object give_up(Array array, copy):
-    """A writable ndarray that takes over the memory of `array`, or a copy of it.
-
-    Taken over, the memory has two holders until `array` is emptied (`let_go`), or gets it back
-    (`take_back`, once the ndarray is gone).
-
-    Parameters
-    ----------
-    array : Array
-        To which the caller lends the one reference that its container had.
-    copy : {None, True, False}
-        Only where somebody else can reach the memory, always, never.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `Array.numpy`; and where `copy` is False but somebody else can reach the memory.
-    """
-    cdef Py_ssize_t offset
-    cdef Header header = readable_header(array, &offset)
-    # A weak reference can bring an Array back that its container has let go.
-    cdef bint sole = (
-        is_sole(<PyObject *> array) and is_sole(<PyObject *> array.payload) and getweakrefcount(array) == 0
-    )
-    cdef object owner
-    if copy is not True and sole and surrender(array.payload):
-        owner = array.payload.owner
-        if owner is None or not is_array_of(owner, header):
-            return ndarray_over(header, array.payload, offset, True)
-        cnp.PyArray_ENABLEFLAGS(<ndarray> owner, cnp.NPY_ARRAY_WRITEABLE)
-        return owner
-    if copy is False:
-        owner = array.payload.owner
-        if array.payload.ownership == BORROWED and is_array_of(owner, header) and owner.flags.writeable:
-            return owner
-        reason = "the memory is immutable" if array.payload.ownership == SHARED else "the memory is still in use"
-        raise ValueError(f"copy=False, but {reason} and has to be copied")
-    if not sole or array.payload.ownership == BORROWED:
-        return array.numpy(copy=True)
-    move(array, header, offset)
-    return ndarray_over(header, array.payload, 0, True)
-
-
-cdef int move(Array array, Header header, Py_ssize_t offset) except -1:
-    """Copy the elements of `array` to memory of its own, which is surrendered, and let the old go.
-
-    What was received as one `bytes` takes no more than this one entry twice.
-    """
-    cdef Buffer copied = allocate(array.payload.nbytes - offset)
-    copy_bytes(copied.pointer, array.payload.pointer + offset, copied.nbytes)
-    if offset > 0:  # `header` has just been parsed, and is nobody else's yet
-        header.preamble = array.payload.pointer[:offset]
-    surrender(copied)
-    array.header, array.payload = header, copied
-    return 0
-
-
-cdef bint is_array_of(value, Header header) except -1:
-    """Whether `value` is the plain ndarray that `header` was made for, and still what it was then."""
-    if type(value) is not ndarray or value.shape != header.shape or value.dtype != header.descr:
-        return False
-    return cnp.PyArray_IS_F_CONTIGUOUS(value) if header.fortran_order else cnp.PyArray_IS_C_CONTIGUOUS(value)
-
-
 cdef int let_go(Array array) noexcept:
-    """Empty `array` if it gave up its memory, so that whoever still reaches it finds nothing."""
+    """Empty `array` if it has surrendered its memory, so that whoever still reaches it finds nothing."""
     if array.payload.surrendered:
         array.header, array.payload = NO_HEADER, NO_PAYLOAD
     return 0
-
-
-cdef int take_back(Array array) noexcept:
-    """Undo `give_up`; the ndarray that it gave is gone."""
-    array.payload.surrendered = False
-    return 0
-
-
-cdef object original_of(Array array):
-    """Undo `array_of_ndarray`: the ndarray itself where it was not copied, else one with its values."""
-    cdef object owner = array.payload.owner
-    if isinstance(owner, ndarray):
-        return owner
-    return give_up(array, None) if owner is None else array.numpy()
 
 
 cdef bint equal(Array left, Array right) except -1:
