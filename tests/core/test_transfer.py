@@ -385,7 +385,7 @@ def test_what_was_received_goes_back_with_the_same_bytes():
         assert odd != data
         record = ParametersRecord({"big": Array(np.zeros(2 << 27), copy=False)})  # 2 GiB, of which no second copy fits
         for key, words in (("ours", data), ("odd", odd)):
-            record[key] = Array("float64", [4], "numpy.ndarray", bytes(bytearray(words)))
+            record[key] = Array("<f8", [4], "numpy.ndarray", bytes(bytearray(words)))
         big = record["big"]
         try:
             record.to_numpy_ndarrays(keep_input=False)
@@ -395,12 +395,13 @@ def test_what_was_received_goes_back_with_the_same_bytes():
             message=message, keys=list(record), data=[record["ours"].data == data, record["odd"].data == odd],
             values=[record[key].numpy().tolist() for key in ("ours", "odd")],
             writable=[record[key].numpy().flags.writeable for key in ("ours", "odd")],
-            shape=record["odd"].shape,
+            shape=record["odd"].shape, dtype=record["odd"].dtype,
         )))
     """)
     assert found["message"].startswith("key 'big': cannot allocate") and found["keys"] == ["big", "ours", "odd"]
     assert found["data"] == [True, True] and found["values"] == [[0, 1, 2, 3]] * 2
     assert found["writable"] == [False, False] and found["shape"] == [4]
+    assert found["dtype"] == "<f8"
 
 
 @pytest.mark.memory

@@ -5,7 +5,7 @@ from numpy cimport ndarray
 
 cdef class Header:
     # What an Array knows beside its payload. Immutable, and shared by arrays that are alike.
-    cdef readonly str dtype  # the name that Flower uses, as in str(ndarray.dtype)
+    cdef readonly str dtype  # the name that Flower uses, as in str(ndarray.dtype), or as it was given
     cdef readonly tuple shape
     cdef readonly str stype
     cdef readonly bint fortran_order

@@ -315,6 +315,7 @@ cdef int move(Array array, Header header, Py_ssize_t offset) except -1:
     copy_bytes(copied.pointer, array.payload.pointer + offset, copied.nbytes)
     if offset > 0:  # `header` has just been parsed, and is nobody else's yet
         header.preamble = array.payload.pointer[:offset]
+        header.dtype = array.header.dtype  # in the words in which it was given
     surrender(copied)
     array.header, array.payload = header, copied
     return 0
