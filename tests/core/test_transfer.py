@@ -278,6 +278,18 @@ def test_a_borrowed_array_that_was_reshaped_does_not_go_back_as_itself():
     assert record["0"].numpy().shape == (6,)
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_one_array_under_several_names_goes_back_as_one(held):
+    shared = np.zeros(3)
+    source = Stubborn(layer0=shared, layer1=shared, layer2=shared, layer3=shared)
+    before = id(shared)
+    if not held:
+        del shared
+    with pytest.raises(RuntimeError):
+        ParametersRecord(source)
+    assert list(source) == list(model()) and {id(array) for array in source.values()} == {before}
+
+
 def test_a_copy_that_goes_back_is_said_to_be_one():
     source = Stubborn(model(3))
     source["recarray"], source["strided"] = np.zeros(3).view(np.recarray), np.arange(8)[::2]

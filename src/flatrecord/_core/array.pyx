@@ -138,8 +138,8 @@ cdef class Array:
             made = array_of_ndarray(Array, ndarray, copy, False, &lives_on)
             self.header, self.payload = made.header, made.payload
             return
-        for name, value, wanted in (("dtype", dtype, str), ("stype", stype, str)):
-            if not isinstance(value, wanted):
+        for name, value in (("dtype", dtype), ("stype", stype)):
+            if not isinstance(value, str):
                 raise TypeError(
                     f"Array takes an ndarray, or dtype, shape, stype and data: {name} must be str, "
                     f"got {type(value).__name__}"

@@ -90,8 +90,11 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
     cdef list originals = [None] * count  # what goes back as it is, because it costs nothing to keep
     cdef list refused = []  # (place, value): a hostile key cannot be hashed
     cdef list rebuilt = []
+    cdef dict kept = {}  # id of an ndarray among the originals -> where it is there
+    cdef list namesakes = []  # where the array in hand was met before, under other names
     cdef object value = None
     cdef bint fetched = False, lives_on
+    cdef Py_ssize_t j
     for i in range(count):
         check_value(names[i], PyObject_GetItem(source, places[i]), copy)
         check_signals(i)
@@ -100,23 +103,37 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
         while i > 0:
             i -= 1
             fetched = False
+            namesakes = []
             value = PyObject_GetItem(source, places[i])
             fetched = True
             if not keep_input:
                 PyObject_DelItem(source, places[i])
+            # One array under several names: our own keeping of it must not count as a holder.
+            if kept:
+                namesakes = kept.pop(id(value), namesakes)
+            for j in namesakes:
+                originals[j] = None
             staged[names[i]] = admit(value, copy, not keep_input, &lives_on)
             if lives_on and not keep_input:
                 originals[i] = value
+                if not isinstance(value, Array):
+                    for j in namesakes:
+                        originals[j] = value
+                    namesakes.append(i)
+                    kept[id(value)] = namesakes
             elif isinstance(value, Array):
                 originals[i] = staged[names[i]]
             value = None
             check_signals(i)
     except BaseException as error:
         if not keep_input:
+            if value is not None:
+                for j in namesakes:
+                    originals[j] = value
             put_back(source, places, names, originals, staged, i, value if fetched else None, refused, rebuilt)
             report(error, refused, rebuilt)
         else:
-            report_untouched(error)
+            add_note(error, "the input is as it was")
         add_name(error, names[i])
         raise
     return 0
@@ -194,19 +211,11 @@ cdef int report(error, list refused, list rebuilt) noexcept:
         if refused:
             error.not_put_back = refused
             keys = [key for key, _ in refused]
-            error.add_note(f"the input did not take back {keys!r:.200}: see this exception's not_put_back")
+            add_note(error, f"the input did not take back {keys!r:.200}: see this exception's not_put_back")
         else:
-            error.add_note("every entry was put back into the input, in the old order")
+            add_note(error, "every entry was put back into the input, in the old order")
         if rebuilt:
-            error.add_note(f"as equal copies of arrays that nobody held any more: {rebuilt!r:.200}")
-    except Exception:
-        pass  # the error itself matters more
-    return 0
-
-
-cdef int report_untouched(error) noexcept:
-    try:
-        error.add_note("the input is as it was")
+            add_note(error, f"as equal copies of arrays that nobody held any more: {rebuilt!r:.200}")
     except Exception:
         pass  # the error itself matters more
     return 0
@@ -348,7 +357,15 @@ cdef int add_name(error, name) noexcept:
         if type(error) in (MemoryError, TypeError, ValueError) and len(error.args) == 1:
             error.args = (f"key {name!r}: {error.args[0]}",)
         else:
-            error.add_note(f"at key {name!r}")
+            add_note(error, f"at key {name!r}")
+    except Exception:
+        pass  # the error itself matters more
+    return 0
+
+
+cdef int add_note(error, text) noexcept:
+    try:
+        error.add_note(text)
     except Exception:
         pass  # the error itself matters more
     return 0
