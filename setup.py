@@ -7,7 +7,10 @@ import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("copying", "buffer", "npy", "array", "transfer", "record")
+MODULES = (
+    *("copying", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
+    *("errors", "release", "absorb", "ties", "record"),
+)
 
 
 def switched_on(name: str) -> bool:

@@ -4,7 +4,10 @@ The public names are Flower's: `ParametersRecord`, `ArrayRecord`, `Array` and `a
 """
 
 from ._core.array import Array, array_from_numpy
+from ._core.foreign import register
 from ._core.record import ArrayRecord, ParametersRecord
+
+register("torch", "Tensor", "flatrecord.torch")
 
 __version__ = "0.1.0"
 

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import ml_dtypes
 import numpy as np
 import pytest
-from arrays import PADDED, npy
+from arrays import PADDED, npy, saved
 
 from flatrecord import Array, array_from_numpy
 from flatrecord._core.array import _rebuild
+from flatrecord._core.buffer import _restore
 
 
 class Mine(Array):
@@ -44,9 +45,11 @@ def test_numpy_gives_back_dtype_shape_order_and_values(dtype, layout):
 
 def test_received_data_gives_the_same_array(dtype, layout):
     array = layout(dtype)
-    received = Array(str(array.dtype), list(array.shape), "numpy.ndarray", npy(array))
+    received = Array(str(array.dtype), list(array.shape), "numpy.ndarray", saved(array))
     assert bits(received.numpy()) == bits(array)
+    received = Array(str(array.dtype), list(array.shape), "numpy.ndarray", npy(array))
     assert received == Array(array) and Array(array) == received
+    assert np.load(io.BytesIO(Array(array).data)).tobytes() == array.tobytes()
 
 
 def test_a_dtype_with_gaps(layout):
@@ -317,6 +320,10 @@ def parts(**changes) -> tuple:
     return tuple((fields | changes).values())
 
 
+def rebuilt(*fields, payload) -> Array:
+    return _rebuild(*fields, _restore(payload))
+
+
 @pytest.mark.parametrize(
     "changes, error",
     [
@@ -337,9 +344,13 @@ def parts(**changes) -> tuple:
     ],
 )
 def test_a_pickle_that_was_tampered_with(changes, error):
-    assert _rebuild(*parts()) == Array(np.arange(100, dtype="u1"))
+    *fields, payload = parts()
+    assert rebuilt(*fields, payload=payload) == Array(np.arange(100, dtype="u1"))
+    with pytest.raises(TypeError, match="Cannot convert bytes"):
+        _rebuild(*fields, payload)
+    *fields, payload = parts(**changes)
     with pytest.raises(error):
-        _rebuild(*parts(**changes))
+        rebuilt(*fields, payload=payload)
 
 
 def test_unpickling_changes_no_array_that_is_in_use():
@@ -350,7 +361,8 @@ def test_unpickling_changes_no_array_that_is_in_use():
             return victim
 
     with pytest.raises(TypeError, match="in use"):
-        _rebuild(*parts(cls=Thief))
+        *fields, payload = parts(cls=Thief)
+        rebuilt(*fields, payload=payload)
     assert victim.numpy().tolist() == [0, 0, 0]
 
 

@@ -139,16 +139,6 @@ def test_a_borrowed_mapping_cannot_be_closed_under_an_array():
         assert not array.numpy().any()
 
 
-@pytest.mark.parametrize("names", [2, 3, 5])
-def test_one_array_under_several_names(names):
-    source = dict.fromkeys("abcde"[:names], np.zeros(3))
-    record = ParametersRecord(source)
-    # The last to leave takes the memory, the others have copies of it.
-    assert [array.ownership for array in record.values()] == ["taken"] + ["snapshot"] * (names - 1)
-    views = [array.numpy() for array in record.values()]
-    assert not any(np.shares_memory(a, b) for a in views for b in views if a is not b)
-
-
 def test_a_borrowed_array_shows_what_is_written_to_it():
     source = model()
     held = source["layer1"]

@@ -106,7 +106,7 @@ def test_update(record):
     for wrong in ([("h",)], ["hi"], [1]):
         with pytest.raises(TypeError, match="pairs of key and Array"):
             record.update(wrong)
-    with pytest.raises(TypeError, match=r"got numpy.ndarray; Array\(ndarray\) makes one"):
+    with pytest.raises(TypeError, match=r"got numpy.ndarray; Array\(value\) makes one"):
         record.update(h=np.zeros(3))
     assert list(record) == list("abcdefg")  # nothing of a wrong update is put in
 
@@ -141,7 +141,7 @@ def test_wrong_key_type(record, key):
 def test_wrong_value_type(record, value):
     with pytest.raises(TypeError, match=f"key 'x': a value must be an Array, got {type(value).__name__}$"):
         record["x"] = value
-    with pytest.raises(TypeError, match=f"key 'x': a value must be an Array or a NumPy array, got {type(value).__name__}"):
+    with pytest.raises(TypeError, match=f"key 'x': a value must be an Array, a NumPy array or a torch tensor, got {type(value).__name__}"):
         ParametersRecord({"x": value})
 
 

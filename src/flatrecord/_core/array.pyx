@@ -2,33 +2,29 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE
-from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF
+from cpython.bytes cimport PyBytes_CheckExact
+from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN
 
 import sys
 from copy import deepcopy
 from operator import index
-from pickle import PickleBuffer
 
 import numpy as np
+
+from .foreign import adapter
+from .segments import cut
 
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .buffer cimport (
-    SHARED,
-    Buffer,
-    admit_exporter,
-    admit_ndarray,
-    allocate,
-    duplicate,
-    is_contiguous,
-    surrender,
-)
-from .copying cimport bytes_equal, copy_bytes
-from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header, private_dtype
+from .buffer cimport SHARED, Buffer, allocate, duplicate, joined
+from .foreign cimport adapter_of
+from .holders cimport Holder, Trail, follow
+from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header
+from .ownership cimport admit_exporter, admit_ndarray, is_contiguous
+from .segments cimport equal
+from .views cimport ndarray_over, view_over
 
 cdef extern from "Python.h":
     str PyUnicode_FromObject(object text)
@@ -44,21 +40,6 @@ cdef extern from *:
     """
     int flatrecord_reexport(object exporter, Py_buffer *view, int flags) except -1
 
-cdef extern from "numpy/arrayobject.h":
-    ctypedef struct PyArray_Descr:
-        pass
-    # Steals the reference to `descr`.
-    ndarray PyArray_NewFromDescr(
-        PyTypeObject *subtype,
-        PyArray_Descr *descr,
-        int ndim,
-        cnp.npy_intp *dims,
-        cnp.npy_intp *strides,
-        void *data,
-        int flags,
-        PyObject *parent,
-    )
-
 cnp.import_array()
 
 cdef str NUMPY_STYPE = "numpy.ndarray"
@@ -73,13 +54,13 @@ cdef class Array:
     """Array(dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None)\n--\n
     An array in serialized form: what Flower calls ``Array``, without the copies.
 
-    Made from an ndarray, ``Array(ndarray)``, or from its four fields,
+    Made from an ndarray or a torch tensor, ``Array(ndarray)``, or from its four fields,
     ``Array(dtype, shape, stype, data)``.
 
     Parameters
     ----------
-    dtype : str or numpy.ndarray
-        Name of the dtype, as in ``str(ndarray.dtype)``. Or an ndarray, and nothing else.
+    dtype : str, numpy.ndarray or torch.Tensor
+        Name of the dtype, as in ``str(ndarray.dtype)``. Or an ndarray or tensor, and nothing else.
     shape : sequence of int
         Sizes of the axes, in elements. Reads back as a list if a list was given, else as a tuple.
     stype : str
@@ -97,7 +78,8 @@ cdef class Array:
     Raises
     ------
     TypeError
-        If a field is missing or has the wrong type, or a masked array would lose its mask.
+        If a field is missing or has the wrong type, a masked array would lose its mask, or a tensor
+        is not dense (sparse, quantized, nested, meta) or of a dtype that NumPy has not.
     ValueError
         If the dtype needs pickle, a size is negative, or `copy` is False and the memory is not
         contiguous.
@@ -123,19 +105,18 @@ cdef class Array:
         self.payload = NO_PAYLOAD
 
     def __init__(self, dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None):
-        cdef bint lives_on
         cdef Array made
         if self.header is not NO_HEADER:
             raise TypeError("an Array is immutable: make a new one")
         check_copy(copy)
-        if ndarray is None and isinstance(dtype, cnp.ndarray):
+        if ndarray is None and (isinstance(dtype, cnp.ndarray) or adapter_of(dtype) is not None):
             dtype, ndarray = None, dtype
+        elif ndarray is not None and not isinstance(ndarray, cnp.ndarray):
+            raise TypeError(f"ndarray must be a NumPy array, got {type(ndarray).__name__}")
         if ndarray is not None:
             if not (dtype is None and shape is None and stype is None and data is None):
                 raise TypeError("Array takes an ndarray or the four fields dtype, shape, stype and data, not both")
-            if not isinstance(ndarray, cnp.ndarray):
-                raise TypeError(f"ndarray must be a NumPy array, got {type(ndarray).__name__}")
-            made = array_of_ndarray(Array, ndarray, copy, False, &lives_on)
+            made = array_of(ndarray, copy)
             self.header, self.payload = made.header, made.payload
             return
         for name, value in (("dtype", dtype), ("stype", stype)):
@@ -168,6 +149,27 @@ cdef class Array:
             With `shape` as a tuple.
         """
         return cls(ndarray=ndarray, copy=copy)
+
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def from_torch_tensor(cls, tensor, *, copy=None):
+        """Make an Array from a torch tensor, as ``Array(tensor)`` does.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor
+            Dense, of any device, shape and strides.
+        copy : {None, True, False}
+            As for `Array`.
+
+        Returns
+        -------
+        Array
+            With `shape` as a tuple, and in `dtype` the name that NumPy and ml_dtypes have for it.
+        """
+        if adapter_of(tensor) is not adapter("torch"):
+            raise TypeError(f"tensor must be a torch.Tensor, got {type(tensor).__name__}")
+        return cls(tensor, copy=copy)
 
     @property
     def dtype(self):
@@ -247,7 +249,7 @@ cdef class Array:
             raise TypeError(f"size must be an integer, got {type(size).__name__}") from None
         if size < 1:
             raise ValueError(f"size must be at least 1 byte, got {size}")
-        return _cut(self.segments(), size)
+        return cut(self.segments(), size)
 
     def write_to(self, file):
         """Write the serialized form to a file, without joining it.
@@ -309,13 +311,43 @@ cdef class Array:
         check_copy(copy)
         cdef Py_ssize_t offset
         cdef Header header = readable_header(self, &offset)
-        cdef Buffer copied
         if copy is not True:
-            return ndarray_over(header, self.payload, offset, False)
-        copied = allocate(self.payload.nbytes - offset)
-        copy_bytes(copied.pointer, self.payload.pointer + offset, copied.nbytes)
-        surrender(copied)
-        return ndarray_over(header, copied, 0, True)
+            return view_over(None, header, self.payload, offset, False)
+        return view_over(None, header, given_up(duplicate(self.payload, offset)), 0, True)
+
+    def torch(self, copy=None):
+        """The array as a torch tensor.
+
+        Parameters
+        ----------
+        copy : {None, False, True}
+            None and False give a tensor on this Array's memory, True an independent one. The former
+            is not to be written to. torch has no read-only tensors, so it is an inference tensor: to
+            train on it raises a RuntimeError, and so does writing to it outside
+            ``torch.inference_mode``, although torch raises only when it has written.
+
+        Returns
+        -------
+        torch.Tensor
+            On the CPU, of the dtype, shape and order that was put in.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If torch is not installed.
+        TypeError
+            If torch has no such dtype; and as `numpy`.
+        ValueError
+            As `numpy`.
+        """
+        check_copy(copy)
+        cdef Py_ssize_t offset
+        cdef Header header = readable_header(self, &offset)
+        cdef object form = adapter("torch").Form()
+        form.check(header.descr)
+        if copy is not True:
+            return view_over(form, header, self.payload, offset, False)
+        return view_over(form, header, given_up(duplicate(self.payload, offset)), 0, True)
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -344,7 +376,7 @@ cdef class Array:
     def __eq__(self, other):
         if not isinstance(other, Array):
             return NotImplemented
-        return self is other or equal(self, <Array> other)
+        return self is other or same(self, <Array> other)
 
     __hash__ = None  # as Flower's dataclass: equality goes by content
 
@@ -361,17 +393,15 @@ cdef class Array:
         return self
 
     def __deepcopy__(self, memo):
-        other = duplicate_array(self)
+        other = made_of(type(self), self.header, deepcopy(self.payload, memo), self.listed)
         if hasattr(self, "__dict__"):  # of a subclass
             other.__dict__.update(deepcopy(self.__dict__, memo))
         return other
 
     def __reduce_ex__(self, protocol):
-        # A PickleBuffer costs nothing where the pickler takes buffers out of band, and is written
-        # without a further copy where it does not. Protocols below 5 have no such thing.
-        payload = PickleBuffer(self.payload) if protocol >= 5 else joined(b"", self.payload)
         header = self.header
-        fields = type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, payload
+        # A Buffer, which pickle writes once, under however many names it is.
+        fields = type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, self.payload
         return _rebuild, fields, getattr(self, "__dict__", None)  # of a subclass
 
 
@@ -404,8 +434,7 @@ def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
     """
     cdef Py_ssize_t offset
     cdef Header header, known
-    # The payload was made by the unpickler or handed to it for this purpose: no further copy.
-    cdef Buffer buffer = admit_exporter(payload, False)
+    cdef Buffer buffer = <Buffer?> payload
     cdef bytes start = bytes(preamble)
     dtype = exact_str(dtype)
     if not (isinstance(cls, type) and issubclass(cls, Array)):
@@ -422,35 +451,6 @@ def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
     else:
         header.preamble = start
     return made_of(cls, header, buffer, listed)
-
-
-def _cut(segments, Py_ssize_t size):
-    """The pieces of `Array.chunks`."""
-    cdef Py_ssize_t start, room = size
-    for segment in segments:
-        start = 0
-        while start < len(segment):
-            piece = segment[start : start + room]
-            yield piece
-            start += len(piece)
-            room -= len(piece)
-            if room == 0:
-                room = size
-
-
-cdef bytes joined(bytes head, Buffer payload):
-    """One `bytes` of both; the copy can be interrupted."""
-    cdef Py_ssize_t size = len(head)
-    cdef bytes whole
-    cdef char *target
-    try:
-        whole = PyBytes_FromStringAndSize(NULL, size + payload.nbytes)
-    except MemoryError:
-        raise MemoryError(f"cannot allocate {size + payload.nbytes} bytes for data") from None
-    target = PyBytes_AsString(whole)
-    copy_bytes(target, <const char *> head, size)
-    copy_bytes(target + size, payload.pointer, payload.nbytes)
-    return whole
 
 
 cdef str exact_str(text):
@@ -484,7 +484,7 @@ cdef Header checked_header(ndarray value):
 
 
 cdef int check_ndarray(ndarray value, copy) except -1:
-    """Raise what `array_of_ndarray` would raise for `value`, but for want of memory."""
+    """Raise what would be raised for `value` as an entry, but for want of memory."""
     checked_header(value)
     if copy is False and not is_contiguous(value):
         raise ValueError("copy=False, but the array is not contiguous and has to be copied")
@@ -501,15 +501,25 @@ cdef Array made_of(cls, Header header, Buffer payload, bint listed):
     return array
 
 
-cdef Array array_of_ndarray(object cls, ndarray value, copy, bint popped, bint *lives_on):
-    """An Array of `value`; the arguments and errors are those of `admit_ndarray`."""
-    cdef Header header = checked_header(value)
-    return made_of(cls, header, admit_ndarray(value, copy, popped, lives_on), False)
-
-
-cdef Array duplicate_array(Array array):
-    """An equal Array with memory of its own."""
-    return made_of(type(array), array.header, duplicate(array.payload), array.listed)
+cdef Array array_of(value, copy):
+    """An Array of an ndarray, or of a value that an adapter knows, which the caller keeps."""
+    cdef Trail trail
+    cdef Holder holder
+    cdef ndarray array
+    cdef bint converted = False
+    cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value)
+    if adapter is None:
+        array = value
+    else:
+        adapter.check(value, copy)
+        converted = adapter.converts(value)
+        array = adapter.expose(value, adapter.memory_of(value))
+    cdef Header header = checked_header(array)
+    holder = follow(<PyObject *> array, 0, None, &trail)
+    # What had to be converted is a copy already, that nobody else has.
+    return made_of(
+        Array, header, admit_ndarray(array, None if converted else copy, converted, holder, &trail), False
+    )
 
 
 cdef bint is_immutable(Array array):
@@ -541,29 +551,10 @@ cdef bint is_other_dtype(str name, descr) except -1:
         return False
 
 
-cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint writable):
-    """An ndarray on the memory of `buffer`, which it keeps alive."""
-    cdef cnp.npy_intp dims[64]
-    cdef int axis, ndim = len(header.shape), flags = cnp.NPY_ARRAY_WRITEABLE if writable else 0
-    cdef object descr = private_dtype(header.descr)
-    cdef ndarray array
-    if descr.itemsize == 0:
-        # NumPy gives an empty string type one byte an element, which is not there to be read.
-        array = np.zeros(header.shape, descr)
-        array.flags.writeable = writable
-        return array
-    for axis in range(ndim):
-        dims[axis] = header.shape[axis]
-    if header.fortran_order:
-        flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
-    Py_INCREF(descr)
-    array = PyArray_NewFromDescr(
-        <PyTypeObject *> ndarray, <PyArray_Descr *> descr, ndim, dims, NULL, buffer.pointer + offset, flags, NULL
-    )
-    assert cnp.PyArray_NBYTES(array) <= buffer.nbytes - offset
-    cnp.set_array_base(array, buffer)
-    cnp.PyArray_UpdateFlags(array, cnp.NPY_ARRAY_UPDATE_ALL)
-    return array
+cdef Buffer given_up(Buffer copied):
+    """A fresh Buffer, given up to whoever gets a view on it."""
+    copied.surrendered = True
+    return copied
 
 
 cdef int let_go(Array array) noexcept:
@@ -573,21 +564,8 @@ cdef int let_go(Array array) noexcept:
     return 0
 
 
-cdef bint equal(Array left, Array right) except -1:
-    """Whether all four fields agree; `data` is compared where it lies, whatever its segments."""
-    cdef Py_ssize_t head
+cdef bint same(Array left, Array right) except -1:
+    """Whether all four fields agree."""
     if left.dtype != right.dtype or left.stype != right.stype or left.header.shape != right.header.shape:
         return False
-    if left.nbytes != right.nbytes:
-        return False
-    if left.header.preamble == right.header.preamble:
-        return bytes_equal(left.payload.pointer, right.payload.pointer, left.payload.nbytes)
-    if left.header.preamble and right.header.preamble:
-        return False
-    if left.header.preamble:
-        left, right = right, left
-    # `left` is in one piece, `right` in two.
-    head = len(right.header.preamble)
-    return bytes_equal(left.payload.pointer, <const char *> right.header.preamble, head) and bytes_equal(
-        left.payload.pointer + head, right.payload.pointer, right.payload.nbytes
-    )
+    return equal(left.header.preamble, left.payload, right.header.preamble, right.payload)

@@ -120,12 +120,20 @@ cdef Header header_of_fields(str dtype, shape, str stype):
 cdef object plain_descr(descr):
     """What ``numpy.lib.format.dtype_to_descr`` makes of a dtype that needs no pickle.
 
-    Without the warnings of that function, which could only be silenced for the whole process.
+    Without the warnings of that function, which could only be silenced for the whole process. And
+    without what it makes of float8_e5m2 and complex32, ``<f1`` and ``<W4``, which ``numpy.load`` does
+    not know: they are void, as the other types of ml_dtypes.
     """
     # NumPy itself asks this attribute whether a dtype of a new kind, such as StringDType, needs pickle.
     if descr.hasobject or not getattr(type(descr), "_legacy", True):
         raise ValueError(f"dtype {descr} cannot be written without pickle, which is not allowed")
-    return descr.str if descr.names is None else descr.descr
+    if descr.names is not None:
+        return descr.descr
+    try:
+        np.dtype(descr.str)
+    except TypeError:
+        return f"|V{descr.itemsize}"
+    return descr.str
 
 
 cdef bytes write_preamble(Header header):
@@ -386,7 +394,7 @@ cdef object extended_dtype(str descr, str name):
     if not isinstance(scalar, type) or not issubclass(scalar, np.generic):
         return None
     cdef object extended = np.dtype(scalar)
-    return extended if descr in (plain_descr(extended), f"|V{extended.itemsize}") else None
+    return extended if descr in (extended.str, f"|V{extended.itemsize}") else None
 
 
 cdef object read_descr(descr, str name):

@@ -84,22 +84,24 @@ static inline int64_t flatrecord_milliseconds(void)
 #endif
 }
 
-/* Whether the caller's reference to `object` is the only one.
+/* Whether there are `count` references to `object`, and no more.
  *
  * Under the GIL the count is exact. Its low 32 bits are compared, because CPython 3.14 keeps flags
- * in the high half of the same word. Without a GIL only CPython's own answer is trusted, and where
- * it gives none the answer is no: the memory is then copied, never wrongly shared. */
-static inline int flatrecord_is_sole_reference(PyObject *object)
+ * in the high half of the same word. Without a GIL only CPython's own answer is trusted, which there
+ * is for one reference; where there is none the answer is no: the memory is then copied, never
+ * wrongly shared. */
+static inline int flatrecord_has_references(PyObject *object, Py_ssize_t count)
 {
 #ifdef Py_GIL_DISABLED
 #if PY_VERSION_HEX >= 0x030E0000
-    return PyUnstable_Object_IsUniquelyReferenced(object);
+    return count == 1 && PyUnstable_Object_IsUniquelyReferenced(object);
 #else
     (void)object;
+    (void)count;
     return 0;
 #endif
 #else
-    return (uint32_t)Py_REFCNT(object) == 1;
+    return (uint32_t)Py_REFCNT(object) == (uint32_t)count;
 #endif
 }
 

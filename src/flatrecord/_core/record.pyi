@@ -1,15 +1,25 @@
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, overload
 
 from numpy.typing import NDArray
+from torch import Tensor
 from typing_extensions import disjoint_base
 
 from .array import Array
 
 _T = TypeVar("_T")
 _NDArrays: TypeAlias = list[NDArray[Any]]
+_Value: TypeAlias = Array | NDArray[Any] | Tensor
 _Source: TypeAlias = (
-    Mapping[str, Array] | Mapping[str, NDArray[Any]] | Mapping[str, Array | NDArray[Any]] | _NDArrays | list[Array]
+    Mapping[str, Array]
+    | Mapping[str, NDArray[Any]]
+    | Mapping[str, Tensor]
+    | Mapping[str, _Value]
+    | _NDArrays
+    | list[Array]
+    | list[Tensor]
+    | list[_Value]
 )
 
 @disjoint_base
@@ -25,8 +35,17 @@ class ParametersRecord(MutableMapping[str, Array]):
     def from_numpy_ndarrays(
         cls, ndarrays: _NDArrays, *, keep_input: bool = False, copy: bool | None = None
     ) -> Self: ...
+    @classmethod
+    def from_torch_state_dict(
+        cls, state_dict: Mapping[str, Tensor], keep_input: bool = False, *, copy: bool | None = None
+    ) -> Self: ...
     def to_numpy_ndarrays(self, *, keep_input: bool = True, copy: bool | None = None) -> _NDArrays: ...
+    def to_torch_state_dict(
+        self, *, keep_input: bool = True, copy: bool | None = None
+    ) -> OrderedDict[str, Tensor]: ...
     def count_bytes(self) -> int: ...
+    def count_memory(self) -> int: ...
+    def ties(self) -> list[tuple[str, ...]]: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[str]: ...
     def __reversed__(self) -> Iterator[str]: ...
@@ -59,4 +78,8 @@ class ArrayRecord(ParametersRecord):
     @classmethod
     def from_numpy_ndarrays(
         cls, ndarrays: _NDArrays, *, keep_input: bool = True, copy: bool | None = None
+    ) -> Self: ...
+    @classmethod
+    def from_torch_state_dict(
+        cls, state_dict: Mapping[str, Tensor], keep_input: bool = True, *, copy: bool | None = None
     ) -> Self: ...

@@ -2,13 +2,22 @@
 
 cimport cython
 
+from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
+from copy import deepcopy
 from itertools import chain, islice
 
 from numpy import ndarray
 
+from .foreign import adapter
+
+from .absorb cimport absorb
 from .array cimport Array, check_copy, exact_str, readable_header
-from .transfer cimport absorb, add_name, release, type_name
+from .errors cimport add_name, type_name
+from .foreign cimport adapter_of
+from .npy cimport Header
+from .release cimport release, show
+from .ties cimport memory_of, ties_of
 
 cdef Py_ssize_t REPR_ENTRIES = 4
 
@@ -20,12 +29,13 @@ cdef class ParametersRecord:
     Parameters
     ----------
     array_dict : mapping or list, optional
-        A mapping of `str` to `Array` or `numpy.ndarray`, mixed as you like. Or a list of these,
-        whose keys become ``"0"``, ``"1"``, ...; with `keep_input`, a tuple as well.
+        A mapping of `str` to `Array`, `numpy.ndarray` or `torch.Tensor`, mixed as you like. Or a list
+        of these, whose keys become ``"0"``, ``"1"``, ...; with `keep_input`, a tuple as well.
     keep_input : bool
         If False (the default), each entry leaves `array_dict` before the next is handled, and an
-        ndarray that nobody else holds is taken over without a copy. A loop variable that still
-        names it is a holder. If True, `array_dict` is left as it is and its arrays are duplicated.
+        ndarray or tensor that nobody else holds is taken over without a copy. A loop variable that
+        still names it is a holder, and so is a model whose parameter it shows. If True, `array_dict`
+        is left as it is and its arrays are duplicated.
     copy : {None, True, False}, keyword only
         Whether memory is copied: only when needed (the default), always, never. With False the
         record shows whatever is later written to arrays that somebody else still holds.
@@ -33,16 +43,23 @@ cdef class ParametersRecord:
     Raises
     ------
     TypeError
-        If a key is not `str`, a value is neither Array nor ndarray, or entries should leave an
-        `array_dict` that does not let them.
+        If a key is not `str`, a value is neither Array nor ndarray nor tensor, a tensor is not dense
+        or of a dtype that NumPy has not, or entries should leave an `array_dict` that does not let them.
     ValueError
-        If a dtype needs pickle, or `copy` is False and an array is not contiguous.
+        If a dtype needs pickle, or `copy` is False and an array has to be copied: because it is not
+        contiguous or, of tensors, on another device, conjugate or negative.
     MemoryError
         If a copy is needed and there is no room for it.
 
     Notes
     -----
     Equality ignores the order of entries, and compares with any mapping.
+
+    Tied weights, which are one piece of memory under several names, are one piece of memory in the
+    record too, and in what comes out of it. The same holds for arrays that overlap in part, where
+    they are contiguous. `ties` names them and `count_memory` counts their memory once.
+
+    The ``_metadata`` of a ``Module.state_dict()`` stays with the record, for `to_torch_state_dict`.
 
     All or nothing: keys and values are checked before the first entry leaves `array_dict`, and
     whatever goes wrong later (Ctrl-C too), every entry goes back, in the old order. The message or a
@@ -82,6 +99,34 @@ cdef class ParametersRecord:
         """
         return from_sequence(cls, ndarrays, keep_input, copy)
 
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def from_torch_state_dict(cls, state_dict, keep_input=False, *, copy=None):
+        """Make a record from a state_dict.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to torch.Tensor
+            Tensors, parameters and views of any dense dtype, shape and strides, on any device. What
+            is on another device is moved to the host one entry at a time.
+        keep_input, copy
+            As for the class. With ``copy=False`` the record shows the memory of the model: read or
+            send it before the next optimizer step changes it.
+
+        Returns
+        -------
+        ParametersRecord
+            Of the class it is called on.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If torch is not installed.
+        TypeError, ValueError, MemoryError
+            As for the class.
+        """
+        return from_state_dict(cls, state_dict, keep_input, copy)
+
     def to_numpy_ndarrays(self, *, keep_input=True, copy=None):
         """The record's arrays as a list of ndarrays, in order.
 
@@ -114,34 +159,50 @@ cdef class ParametersRecord:
         -----
         All or nothing: after a failure every entry is in the record again, in the old order.
         """
-        cdef Py_ssize_t offset, i
-        cdef list names, arrays, views
-        cdef dict entries
-        check_copy(copy)
-        check_keep_input(keep_input)
-        with cython.critical_section(self):
-            names, arrays = list(self.entries), list(self.entries.values())
-            entries = dict.fromkeys(names)  # to put all back without further memory
-            views = []
-            for i in range(len(names)):
-                try:
-                    if keep_input:
-                        views.append((<Array?> arrays[i]).numpy(copy))
-                    else:
-                        readable_header(<Array?> arrays[i], &offset)
-                except BaseException as error:
-                    add_name(error, names[i])
-                    raise
-            if keep_input:
-                return views
-            self.entries.clear()
-        try:
-            return release(names, arrays, copy)
-        except BaseException:
-            for i in range(len(names)):
-                entries[names[i]] = arrays[i]
-            put_first(self, entries)
-            raise
+        return come_out(self, keep_input, copy, None)[1]
+
+    def to_torch_state_dict(self, *, keep_input=True, copy=None):
+        """The record's arrays as a state_dict of tensors, in order.
+
+        Parameters
+        ----------
+        keep_input : bool
+            If True, the record stays as it is. If False, each entry leaves it before the next is
+            handled, and the tensors are free to be trained: ``load_state_dict(..., assign=True)``
+            makes them the model's own.
+        copy : {None, True, False}
+            As for `to_numpy_ndarrays`. With `keep_input`, the tensors show the record's memory unless
+            `copy` is True, and are to be read and copied from only. torch has no read-only tensors, so
+            they are inference tensors: to train on them raises a RuntimeError, and so does writing to
+            them outside ``torch.inference_mode``, although torch raises only when it has written.
+
+        Returns
+        -------
+        collections.OrderedDict of str to torch.Tensor
+            On the CPU, not requiring gradients. With the ``_metadata`` that the record got.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If torch is not installed.
+        TypeError
+            If torch has no such dtype, such as those of text, dates and big-endian numbers; and as
+            `to_numpy_ndarrays`.
+        ValueError, MemoryError
+            As `to_numpy_ndarrays`.
+
+        Notes
+        -----
+        All or nothing: after a failure every entry is in the record again, in the old order.
+
+        Entries that were tied are views on one storage. ``load_state_dict(..., assign=True)`` makes of
+        them two parameters on that storage: tie them again (``model.tie_weights()``) before training.
+        """
+        metadata = self.metadata
+        state_dict = OrderedDict(zip(*come_out(self, keep_input, copy, adapter("torch").Form())))
+        if metadata is not None:
+            state_dict._metadata = deepcopy(metadata)
+        return state_dict
 
     def count_bytes(self):
         """Number of bytes in the record: the serialized arrays and the keys.
@@ -157,6 +218,30 @@ cdef class ParametersRecord:
             for key, array in self.entries.items():
                 total += len(<str> key) + (<Array?> array).nbytes
         return total
+
+    def count_memory(self):
+        """Number of bytes of memory that the record keeps in use.
+
+        Returns
+        -------
+        int
+            The arrays' own memory, without headers and keys. What several entries show counts once, so
+            that of tied weights it is less than `count_bytes`; of a view that was taken, all of its
+            base counts.
+        """
+        with cython.critical_section(self):
+            return memory_of(list(self.entries.values()))
+
+    def ties(self):
+        """The entries that share memory.
+
+        Returns
+        -------
+        list of tuple of str
+            Groups of two or more keys, each in the record's order.
+        """
+        with cython.critical_section(self):
+            return ties_of(list(self.entries), list(self.entries.values()))
 
     def __len__(self):
         return len(self.entries)
@@ -244,6 +329,7 @@ cdef class ParametersRecord:
         """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
         cdef ParametersRecord other = type(self).__new__(type(self))
         other.entries.update(self.entries)
+        other.metadata = self.metadata
         if hasattr(self, "__dict__"):  # of a subclass
             other.__dict__.update(self.__dict__)
         return other
@@ -262,8 +348,13 @@ cdef class ParametersRecord:
     __hash__ = None
 
     def __reduce_ex__(self, protocol):
-        state = getattr(self, "__dict__", None)  # of a subclass
+        state = self.metadata, getattr(self, "__dict__", None)  # of a subclass
         return type(self), (), state, None, iter(list(self.entries.items()))
+
+    def __setstate__(self, state):
+        self.metadata, attributes = state
+        if attributes:
+            self.__dict__.update(attributes)
 
     def __repr__(self):
         cdef list shown = [f"{key!r}: {array!r}" for key, array in islice(self.items(), REPR_ENTRIES)]
@@ -288,6 +379,12 @@ cdef class ArrayRecord(ParametersRecord):
         """Make a record from a list of ndarrays: `ParametersRecord.from_numpy_ndarrays`."""
         return from_sequence(cls, ndarrays, keep_input, copy)
 
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def from_torch_state_dict(cls, state_dict, keep_input=True, *, copy=None):
+        """Make a record from a state_dict: `ParametersRecord.from_torch_state_dict`."""
+        return from_state_dict(cls, state_dict, keep_input, copy)
+
 
 cdef inline str checked_key(key):
     """`key` as a plain `str`, so that nobody else's __hash__ or __eq__ runs when it is looked up."""
@@ -300,7 +397,7 @@ cdef inline str checked_key(key):
 
 cdef inline Array checked_array(key, value):
     if type(value) is not Array and not isinstance(value, Array):
-        hint = "; Array(ndarray) makes one" if isinstance(value, ndarray) else ""
+        hint = "; Array(value) makes one" if isinstance(value, ndarray) or adapter_of(value) is not None else ""
         raise TypeError(f"key {key!r}: a value must be an Array, got {type_name(value)}{hint}")
     return <Array> value
 
@@ -311,6 +408,54 @@ cdef object from_sequence(cls, ndarrays, keep_input, copy):
         raise TypeError(f"ndarrays must be a list of NumPy arrays, got {type(ndarrays).__name__}")
     fill(record, ndarrays, keep_input, copy)
     return record
+
+
+cdef object from_state_dict(cls, state_dict, keep_input, copy):
+    cdef ParametersRecord record = cls.__new__(cls)
+    adapter("torch")  # or the error that says that torch is not there
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a mapping of str to torch.Tensor, got {type_name(state_dict)}")
+    fill(record, state_dict, keep_input, copy)
+    return record
+
+
+cdef tuple come_out(ParametersRecord record, keep_input, copy, form):
+    """The keys of a record and views on its Arrays, beside it or in its place, all or nothing.
+
+    Parameters
+    ----------
+    form : None or the `Form` of an adapter
+        What the views are; None for ndarrays.
+    """
+    cdef Py_ssize_t offset, i
+    cdef list names, arrays
+    cdef dict entries
+    cdef Header header
+    check_copy(copy)
+    check_keep_input(keep_input)
+    with cython.critical_section(record):
+        names, arrays = list(record.entries), list(record.entries.values())
+        entries = dict.fromkeys(names)  # to put all back without further memory
+        for i in range(len(names)):
+            try:
+                header = readable_header(<Array?> arrays[i], &offset)
+                if form is not None:
+                    form.check(header.descr)
+            except BaseException as error:
+                add_name(error, names[i])
+                raise
+        if keep_input:
+            return names, show(names, arrays, copy, form)
+        record.entries.clear()
+    try:
+        views = release(names, arrays, copy, form)
+    except BaseException:
+        for i in range(len(names)):
+            entries[names[i]] = arrays[i]
+        put_first(record, entries)
+        raise
+    record.metadata = None
+    return names, views
 
 
 cdef int check_keep_input(keep_input) except -1:
@@ -333,7 +478,7 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
         places = list(source)
         names = places
     else:
-        raise TypeError(f"array_dict must be a mapping or a list of NumPy arrays, got {type(source).__name__}")
+        raise TypeError(f"array_dict must be a mapping or a list of arrays, got {type(source).__name__}")
     if not keep_input and not hasattr(source, "__delitem__"):
         raise TypeError(
             f"keep_input=False takes the entries out of the input, which {type(source).__name__} does not allow: "
@@ -343,9 +488,13 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
         staged[checked_key(name)] = None
     if len(staged) != len(places):
         raise ValueError("two keys of the input are the same text")
+    if isinstance(source, ParametersRecord):
+        metadata = (<ParametersRecord> source).metadata
+    else:
+        metadata = deepcopy(getattr(source, "_metadata", None))
     absorb(source, places, staged, keep_input, copy)
     with cython.critical_section(record):
-        record.entries = staged
+        record.entries, record.metadata = staged, metadata
     return 0
 
 

@@ -1,0 +1,391 @@
+"""Entries of a container become Arrays, all or nothing.
+
+Entries leave their container from the last to the first. What has left is then always the end of the
+container, so that after a failure it is enough to append it again: the order is the old one, in any
+kind of mapping, without a deletion that might fail in its turn.
+
+An entry whose memory somebody else was seen to hold is put off until all have left, because that somebody
+may be another entry (tied weights). Holding it meanwhile costs nothing, as the memory lives on anyway.
+
+Undoing a failure allocates as little as it can: whatever needs memory, a hash or a caller's code is done
+before the first entry leaves.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject, PyObject_DelItem, PyObject_GetItem
+
+from weakref import getweakrefcount
+
+cimport numpy as cnp
+from numpy cimport ndarray
+
+from .array cimport Array, check_ndarray, checked_header, is_immutable, made_of
+from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer
+from .errors cimport add_name, add_note, type_name
+from .foreign cimport Memory, adapter_of
+from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_sole, item, key_of
+from .ownership cimport admit_group, admit_ndarray, copies, is_mapping
+from .release cimport original_of
+
+cnp.import_array()
+
+cdef enum:
+    SIGNALS_EVERY = 256  # entries
+
+
+cdef int absorb(source, list places, dict staged, bint keep_input, copy) except -1:
+    """Turn the entries of a container into Arrays.
+
+    Parameters
+    ----------
+    source : mapping or list
+        Where the entries are. Without `keep_input` each leaves it before the next is handled.
+    places : list
+        Keys or indices of the entries in `source`, in its order.
+    staged : dict
+        Has a key for each place, in the same order; the Arrays become its values. The keys are plain
+        `str`, so that setting their values cannot fail.
+    keep_input : bool
+        Leave `source` as it is.
+    copy : {None, True, False}
+        As for `Array`.
+
+    Raises
+    ------
+    Exception
+        Whatever went wrong, naming the key; `source` then holds every entry, in the old order.
+    """
+    cdef Intake intake = Intake.__new__(Intake)
+    cdef Py_ssize_t i = len(places)
+    cdef object value = None
+    cdef bint left = True
+    intake.names = list(staged)
+    intake.staged, intake.keep_input, intake.copy = staged, keep_input, copy
+    intake.originals, intake.adapters, intake.shared, intake.duplicates = [None] * i, [None] * i, {}, []
+    for intake.at in range(i):
+        check_value(intake.names[intake.at], PyObject_GetItem(source, places[intake.at]), copy)
+        check_signals(intake.at)
+    try:
+        while i > 0:
+            i -= 1
+            intake.at, left = i, False
+            value = PyObject_GetItem(source, places[i])
+            if not keep_input:
+                PyObject_DelItem(source, places[i])
+            left = True
+            intake.admit(value)
+            value = None
+            check_signals(i)
+        for members in intake.shared.values():
+            members.reverse()
+            intake.admit_together(members)
+            check_signals(0)
+        intake.duplicate_arrays()
+    except BaseException as error:
+        if keep_input:
+            add_note(error, "the input is as it was")
+        else:
+            # A deletion that raised may have done its work all the same.
+            left = left or (value is not None and not is_there(source, places[i]))
+            if left and value is not None:
+                intake.originals[i] = value
+            value = None
+            intake.put_back(source, places, i if left else i + 1, error)
+        add_name(error, intake.names[intake.at])
+        raise
+    return 0
+
+
+cdef int check_value(name, value, copy) except -1:
+    """Raise if `value` cannot become an entry of a record, naming the key."""
+    if isinstance(value, Array):
+        return 0
+    try:
+        if isinstance(value, ndarray):
+            check_ndarray(<ndarray> value, copy)
+            return 0
+        adapter = adapter_of(value)
+        if adapter is None:
+            raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
+        adapter.check(value, copy)
+    except Exception as error:
+        add_name(error, name)
+        raise
+    return 0
+
+
+cdef class Intake:
+    """The entries on their way from a container to a record."""
+
+    cdef list names
+    cdef dict staged  # name -> Array, or None where it has none yet
+    cdef bint keep_input
+    cdef object copy
+    cdef Py_ssize_t at  # the place that is being handled, for messages
+    cdef list originals  # by place: what goes back as it is, because it costs nothing to keep
+    cdef list adapters  # by place: who can make a value that was copied and let go again; None for ndarrays
+    cdef dict shared  # what values that share memory have in common -> their places
+    cdef list duplicates  # the places of Arrays that are to be copied
+
+    cdef int admit(self, value) except -1:
+        """Make an Array of the value at the place in hand, to which the caller lends its one reference."""
+        cdef Trail trail
+        cdef Holder holder
+        cdef object memory = None, adapter
+        if isinstance(value, Array):
+            return self.admit_array(<Array> value)
+        adapter = None if isinstance(value, ndarray) else adapter_of(value)
+        if adapter is None:
+            holder = follow(<PyObject *> value, 0, None, &trail)
+        else:
+            memory = adapter.memory_of(value)
+            sole = is_sole(<PyObject *> value) and getweakrefcount(value) == 0
+            tenants = adapter.tenants((value,))
+            holder = follow(<PyObject *> memory, -1 if tenants is None else tenants[0], None, &trail)
+            if not sole or tenants is None:
+                holder = max(holder, SEEN)
+        if holder == SEEN and self.copy is not False:
+            self.originals[self.at] = value
+            self.shared.setdefault(key_of(&trail), []).append(self.at)
+            return 0
+        if adapter is None:
+            return self.stage(value, None, value, holder == IMMUTABLE or is_mapping(&trail), admit_ndarray(
+                value, self.copy, not self.keep_input, holder, &trail
+            ))
+        array = adapter.expose(value, memory)
+        if adapter.converts(value):
+            return self.stage(value, adapter, array, (<Memory> memory).elsewhere, admit_converted(array))
+        return self.stage(value, adapter, array, holder == IMMUTABLE, admit_ndarray(
+            array, self.copy, not self.keep_input, holder, &trail
+        ))
+
+    cdef int admit_array(self, Array value) except -1:
+        # Immutable, so that its new holder and all others may share it; duplicated is only what the caller
+        # asks for, which keep_input=True does.
+        self.originals[self.at] = value
+        if self.copy is True or (self.copy is None and self.keep_input and not is_immutable(value)):
+            self.duplicates.append(self.at)
+        else:
+            self.staged[self.names[self.at]] = value
+        return 0
+
+    cdef int duplicate_arrays(self) except -1:
+        """Copy the Arrays that are to be copied, all at once, because some may be tied."""
+        cdef list pointers = [], sizes = []
+        cdef Py_ssize_t j = 0
+        cdef Array array
+        self.duplicates.reverse()
+        for i in self.duplicates:
+            array = self.originals[i]
+            pointers.append(<size_t> array.payload.pointer)
+            sizes.append(array.payload.nbytes)
+        try:
+            buffers = copies(pointers, sizes, &j)
+        except BaseException:
+            self.at = self.duplicates[j]
+            raise
+        for i, buffer in zip(self.duplicates, buffers):
+            array = self.originals[i]
+            self.staged[self.names[i]] = made_of(type(array), array.header, buffer, array.listed)
+        return 0
+
+    cdef int stage(self, value, adapter, ndarray array, bint lives_on, Buffer payload) except -1:
+        """Enter the Array of the place in hand: the elements of `array` in `payload`.
+
+        The value itself is kept for the case of a failure, if that keeps no more memory in use.
+        """
+        self.staged[self.names[self.at]] = made_of(Array, checked_header(array), payload, False)
+        if lives_on or payload.ownership == BORROWED or (payload.ownership == TAKEN and adapter is not None):
+            self.originals[self.at] = value
+        else:
+            self.originals[self.at] = None
+            self.adapters[self.at] = adapter
+        return 0
+
+    cdef int admit_together(self, list members) except -1:
+        """Make Arrays of values that share memory, with each other or with somebody else.
+
+        Parameters
+        ----------
+        members : list of int
+            The places, whose values are all in `originals`.
+        """
+        cdef dict counts = {}  # id of a value -> number of its names
+        cdef dict places = {}  # id of a value -> its place in the lists below
+        cdef dict converted = {}  # what values with the same elements have in common -> ndarray and Buffer
+        cdef list values = [], adapters = [], memories = [], arrays = [], payloads = [], shown = []
+        cdef Py_ssize_t i, j, failed = 0
+        cdef Trail trail
+        cdef Holder holder
+        self.at = members[0]
+        for i in members:
+            value = self.originals[i]
+            counts[id(value)] = counts.get(id(value), 0) + 1
+            if counts[id(value)] == 1:
+                places[id(value)] = len(values)
+                values.append(value)
+                adapters.append(None if isinstance(value, ndarray) else adapter_of(value))
+        value = None
+        memories = memories_of(values, adapters)
+        holder = holder_of(values, adapters, memories, counts, &trail)
+        for j in range(len(values)):
+            value, adapter = values[j], adapters[j]
+            if adapter is None:
+                array, payload = value, None
+            elif not adapter.converts(value):
+                array, payload = adapter.expose(value, memories[j]), None
+            else:
+                alike = adapter.identity(value)
+                if alike not in converted:
+                    array = adapter.expose(value, memories[j])
+                    converted[alike] = array, admit_converted(array)
+                array, payload = converted[alike]
+            if payload is None:
+                shown.append(j)
+            arrays.append(array)
+            payloads.append(payload)
+        try:
+            buffers = admit_group(
+                [arrays[j] for j in shown], self.copy is None and not self.keep_input, holder, &trail, &failed
+            )
+        except BaseException:
+            self.at = [i for i in members if places[id(self.originals[i])] == shown[failed]][0]
+            raise
+        for j, payload in zip(shown, buffers):
+            payloads[j] = payload
+        for i in members:
+            self.at = i
+            value = self.originals[i]
+            j = places[id(value)]
+            lives_on = holder == SEEN or (<Buffer> payloads[j]).ownership == TAKEN
+            lives_on = lives_on or (memories[j] is not None and (<Memory> memories[j]).elsewhere)
+            self.stage(value, adapters[j], arrays[j], lives_on, payloads[j])
+        return 0
+
+    cdef int put_back(self, source, list places, Py_ssize_t first, error) except -1:
+        """Append the entries from `first` on to `source`, each in the form in which it left.
+
+        What `source` does not accept is left in the error, and what is an equal copy by now is named there.
+        """
+        cdef list refused = []  # (place, value): a hostile key cannot be hashed
+        cdef list rebuilt = []
+        cdef Py_ssize_t i
+        cdef object value, array
+        for i in range(first, len(places)):
+            array = self.staged[self.names[i]]
+            self.staged[self.names[i]] = None
+            value = self.originals[i]
+            if value is None and array is not None:
+                try:
+                    if (<Array> array).payload.ownership == SNAPSHOT or self.adapters[i] is not None:
+                        rebuilt.append(self.names[i])
+                    value = original_of(<Array> array, None if self.adapters[i] is None else self.adapters[i].Form())
+                except MemoryError:
+                    value = array
+            array = None
+            # A second Ctrl-C can interrupt a container that runs Python code: try twice.
+            if not (accepts(source, places[i], value) or accepts(source, places[i], value)):
+                refused.append((places[i], value))
+        report(error, refused, rebuilt)
+        return 0
+
+
+cdef Buffer admit_converted(ndarray array):
+    """The Buffer of an ndarray whose memory was made for it, and which nobody else has."""
+    cdef Trail trail
+    cdef Holder holder = follow(<PyObject *> array, 0, None, &trail)
+    return admit_ndarray(array, None, True, holder, &trail)
+
+
+cdef list memories_of(list values, list adapters):
+    """The `Memory` of each value that has an adapter, one for each block."""
+    cdef dict known = {}
+    cdef list memories = [None] * len(values)
+    cdef Py_ssize_t j
+    for j in range(len(values)):
+        if adapters[j] is not None:
+            memory = adapters[j].memory_of(values[j])
+            memories[j] = known.setdefault((<Memory?> memory).key, memory)
+    return memories
+
+
+cdef Holder holder_of(list values, list adapters, list memories, dict counts, Trail *trail) except *:
+    """Who holds the memory that some values share.
+
+    Parameters
+    ----------
+    values : list
+        The only reference to each, but for those in the intake's `originals`.
+    counts : dict
+        id of a value -> how often it is in `originals`.
+    """
+    cdef Holder holder = SOLE
+    cdef dict accounted = {}
+    cdef dict tenants = {}  # id of a Memory -> places of the values for which it stands
+    cdef Py_ssize_t j, known
+    cdef PyObject *value
+    for j in range(len(values)):
+        if memories[j] is not None:
+            tenants.setdefault(id(memories[j]), []).append(j)
+            continue
+        value = item(values, j)
+        account(value, accounted)
+        accounted[<size_t> value] += counts[<size_t> value]
+    for found in tenants.values():
+        account(item(memories, found[0]), accounted)
+        accounted[id(memories[found[0]])] += len(found) - 1  # in `memories`
+    for j in range(len(values)):
+        if memories[j] is None:
+            holder = max(holder, follow(item(values, j), 0, accounted, trail))
+    for found in tenants.values():
+        counted = adapters[found[0]].tenants([values[j] for j in found])
+        j = found[0]
+        holder = max(holder, follow(item(memories, j), -1 if counted is None else counted[0], accounted, trail))
+        for j, beneath in zip(found, () if counted is None else counted[1]):
+            value = item(values, j)
+            known = counts[<size_t> value] + 1 + beneath
+            if not has_references(value, known) or getweakrefcount(<object> value) > 0:
+                holder = max(holder, SEEN)
+    return holder
+
+
+cdef bint accepts(source, place, value) noexcept:
+    """Put an entry at the end of a container; False if that raises."""
+    try:
+        if isinstance(source, list):
+            (<list> source).append(value)
+        else:
+            source[place] = value
+    except BaseException:
+        return False
+    return True
+
+
+cdef bint is_there(source, place) noexcept:
+    """Whether an entry is still in its container; False if that cannot be said."""
+    try:
+        return place < len(source) if isinstance(source, list) else place in source
+    except BaseException:
+        return False
+
+
+cdef int report(error, list refused, list rebuilt) noexcept:
+    """Say in `error` what became of the entries."""
+    try:
+        if refused:
+            error.not_put_back = refused
+            keys = [key for key, _ in refused]
+            add_note(error, f"the input did not take back {keys!r:.200}: see this exception's not_put_back")
+        else:
+            add_note(error, "every entry was put back into the input, in the old order")
+        if rebuilt:
+            add_note(error, f"as equal copies of arrays that nobody held any more: {rebuilt!r:.200}")
+    except Exception:
+        pass  # the error itself matters more
+    return 0
+
+
+cdef inline int check_signals(Py_ssize_t i) except -1:
+    if i % SIGNALS_EVERY == 0:
+        PyErr_CheckSignals()
+    return 0

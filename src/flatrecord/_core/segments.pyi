@@ -1,0 +1,3 @@
+from collections.abc import Iterator
+
+def cut(segments: tuple[memoryview, memoryview], size: int) -> Iterator[memoryview]: ...
