@@ -131,7 +131,8 @@ cdef class Intake:
         """Make an Array of the value at the place in hand, to which the caller lends its one reference."""
         cdef Trail trail
         cdef Holder holder
-        cdef object memory = None, adapter
+        cdef object memory = None, adapter, array
+        cdef Buffer payload
         if isinstance(value, Array):
             return self.admit_array(<Array> value)
         adapter = None if isinstance(value, ndarray) else adapter_of(value)
@@ -149,15 +150,13 @@ cdef class Intake:
             self.shared.setdefault(key_of(&trail), []).append(self.at)
             return 0
         if adapter is None:
-            return self.stage(value, None, value, holder == IMMUTABLE or is_mapping(&trail), admit_ndarray(
-                value, self.copy, not self.keep_input, holder, &trail
-            ))
+            payload = admit_ndarray(value, self.copy, not self.keep_input, holder, &trail)
+            return self.stage(value, None, value, payload, holder == IMMUTABLE or is_mapping(&trail))
         array = adapter.expose(value, memory)
         if adapter.converts(value):
-            return self.stage(value, adapter, array, (<Memory> memory).elsewhere, admit_converted(array))
-        return self.stage(value, adapter, array, holder == IMMUTABLE, admit_ndarray(
-            array, self.copy, not self.keep_input, holder, &trail
-        ))
+            return self.stage(value, adapter, array, admit_converted(array), (<Memory> memory).elsewhere)
+        payload = admit_ndarray(array, self.copy, not self.keep_input, holder, &trail)
+        return self.stage(value, adapter, array, payload, holder == IMMUTABLE or payload.ownership == TAKEN)
 
     cdef int admit_array(self, Array value) except -1:
         # Immutable, so that its new holder and all others may share it; duplicated is only what the caller
@@ -189,13 +188,13 @@ cdef class Intake:
             self.staged[self.names[i]] = made_of(type(array), array.header, buffer, array.listed)
         return 0
 
-    cdef int stage(self, value, adapter, ndarray array, bint lives_on, Buffer payload) except -1:
+    cdef int stage(self, value, adapter, ndarray array, Buffer payload, bint lives_on) except -1:
         """Enter the Array of the place in hand: the elements of `array` in `payload`.
 
-        The value itself is kept for the case of a failure, if that keeps no more memory in use.
+        The value itself is kept for the case of a failure if its memory lives on, so that it costs nothing.
         """
         self.staged[self.names[self.at]] = made_of(Array, checked_header(array), payload, False)
-        if lives_on or payload.ownership == BORROWED or (payload.ownership == TAKEN and adapter is not None):
+        if lives_on or payload.ownership == BORROWED:
             self.originals[self.at] = value
         else:
             self.originals[self.at] = None
@@ -257,9 +256,12 @@ cdef class Intake:
             self.at = i
             value = self.originals[i]
             j = places[id(value)]
-            lives_on = holder == SEEN or (<Buffer> payloads[j]).ownership == TAKEN
-            lives_on = lives_on or (memories[j] is not None and (<Memory> memories[j]).elsewhere)
-            self.stage(value, adapters[j], arrays[j], lives_on, payloads[j])
+            if adapters[j] is not None and adapters[j].converts(value):
+                # A conjugate view has more references to its base than it needs: nobody else may have one.
+                lives_on = (<Memory> memories[j]).elsewhere
+            else:
+                lives_on = holder == SEEN or (<Buffer> payloads[j]).ownership == TAKEN
+            self.stage(value, adapters[j], arrays[j], payloads[j], lives_on)
         return 0
 
     cdef int put_back(self, source, list places, Py_ssize_t first, error) except -1:

@@ -1,7 +1,9 @@
-"""The dtypes and layouts of tensors that everything has to hold for."""
+"""The dtypes, layouts and models that everything with tensors has to hold for."""
 
 import torch
+from torch import nn
 
+from flatrecord import ParametersRecord
 from flatrecord.dtypes import TORCH
 
 DTYPES = [getattr(torch, name) for name in TORCH]
@@ -33,6 +35,18 @@ def are_tied(*tensors: torch.Tensor) -> bool:
     """Whether torch itself sees that the tensors share their memory."""
     return len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1
 
+
+def model() -> nn.Module:
+    """A small model with parameters, buffers and a number."""
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
+
+
+def entered(tensor, **options) -> str:
+    """How a tensor enters a record when the dict that is given holds the one reference to it."""
+    return ParametersRecord({"x": tensor()}, **options)["x"].ownership
+
+
+DEVICES = ["cpu"] + ([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else [])
 
 LAYOUTS = {
     "contiguous": lambda dtype: filled((3, 4), dtype),
