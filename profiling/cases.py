@@ -93,5 +93,19 @@ def llama(child: Child, name: str, gib: str, keep: str) -> None:
     child.phase("end")
 
 
+def state_dict(child: Child, name: str, gib: str) -> None:
+    """The same as a state_dict of tensors, in bfloat16."""
+    from .torch_cases import state_dict_case
+
+    state_dict_case(child, name, gib)
+
+
+def round(child: Child, library: str, layers: str) -> None:
+    """A client's round with a library's records: ``flatrecord`` or ``flwr``."""
+    from .torch_cases import round_case
+
+    round_case(child, library, layers)
+
+
 if __name__ == "__main__":
-    {"real": real, "llama": llama}[sys.argv[1]](Child(), *sys.argv[2:])
+    {"real": real, "llama": llama, "state_dict": state_dict, "round": round}[sys.argv[1]](Child(), *sys.argv[2:])

@@ -1,4 +1,4 @@
-"""The main job: a real model, then a multi-gigabyte one, through a record at 1.0 times its size."""
+"""The main job: a real model, then a multi-gigabyte one, through a record at 1.0 times its size, as ndarrays and tensors."""
 
 from __future__ import annotations
 
@@ -113,11 +113,16 @@ def main(options: argparse.Namespace) -> int:
             flag = str(keep == "keep")
             bar = Bar(progress, f"{model.name}, keep_input={flag}", model.nbytes)
             runs.append((model.name, flag, run("llama", name, gib, keep, watch=bar)))
+        bar = Bar(progress, f"{model.name}, torch", model.nbytes // 2)
+        runs.append((f"{model.name}, torch", "False", run("state_dict", name, gib, watch=bar)))
     console.print(table(runs))
+    console.print("torch: a state_dict of bfloat16 tensors; the others: float32 ndarrays.")
     for title, flag, seen in runs:
         result = seen.result
-        console.print(f"{title}, keep_input={flag}: {result['equal']} of {result['entries']} arrays bit-equal")
-    lines = [(seen, f"keep_input={flag}") for _, flag, seen in runs[1:]]
+        console.print(
+            f"{title}, keep_input={flag}: {result['equal']} of {result['entries']} arrays bit-equal", soft_wrap=True
+        )
+    lines = [(seen, f"keep_input={flag}") for _, flag, seen in runs[1:3]]
     memory_over_time(lines, model.name, model.nbytes, options.picture)
     console.print(f"Memory over time: {shown(options.picture)}", soft_wrap=True)
     whole = all(seen.result["equal"] == seen.result["entries"] for _, _, seen in runs)
@@ -137,9 +142,9 @@ def shown(path: Path) -> Path:
 
 def table(runs: list[tuple[str, str, Run]]) -> Table:
     """The results, a row a run."""
-    found = Table(title="dict → record → arrays, each in a fresh process; sizes in GiB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    found = Table(title="dict → record → arrays or tensors, each in a fresh process; sizes in GiB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     found.add_column("model", no_wrap=True)
-    for heading in ("keep_input", "entries", "GiB", "peak", "peak / model", "seconds"):
+    for heading in ("keep_input", "entries", "GiB", "peak", "× model", "seconds"):
         found.add_column(heading, justify="right", no_wrap=True)
     for name, flag, seen in runs:
         result = seen.result

@@ -43,10 +43,14 @@ def available() -> int:
 
 
 class Child:
-    """What a case in the child process says to its parent: one JSON object a line."""
+    """What a case in the child process says to its parent: one JSON object a line; a quiet one, nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
 
     def say(self, **message) -> None:
-        print(json.dumps({"time": time.monotonic(), **message}), flush=True)
+        if not self.quiet:
+            print(json.dumps({"time": time.monotonic(), **message}), flush=True)
 
     def phase(self, name: str) -> None:
         """A new phase begins."""
@@ -73,10 +77,16 @@ class Run:
     result: dict = field(default_factory=dict)
 
 
-def run(case: str, *arguments: object, watch: Callable[[Run, dict], None] = lambda run, message: None) -> Run:
+def run(
+    case: str,
+    *arguments: object,
+    watch: Callable[[Run, dict], None] = lambda run, message: None,
+    environment: dict[str, str] | None = None,
+) -> Run:
     """Run ``python -m profiling.cases CASE ARGUMENTS`` in a fresh process and sample its memory.
 
     `watch` is called with each message of the child, and with an empty one after each sample.
+    `environment` is added to that of this process.
 
     Raises
     ------
@@ -86,7 +96,9 @@ def run(case: str, *arguments: object, watch: Callable[[Run, dict], None] = lamb
     seen = Run(case, time.monotonic())
     command = [sys.executable, "-m", "profiling.cases", case, *map(str, arguments)]
     errors: list[str] = []
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
+    ) as process:
         readers = [
             Thread(target=_listen, args=(process, seen, watch)),
             Thread(target=lambda: errors.append(process.stderr.read())),

@@ -9,6 +9,7 @@ import pytest
 from profiling.demo import choose
 from profiling.models import LLAMAS
 from profiling.process import run
+from profiling.round import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
 GIB = 1 << 30
@@ -28,8 +29,9 @@ def test_the_demo(tmp_path):
     printed = program("demo", "--gib", 0.25, "--picture", picture)
     assert "all-MiniLM-L6-v2, keep_input=False: 104 of 104 arrays bit-equal" in printed
     assert "keep_input=True: 11 of 11 arrays bit-equal" in printed
+    assert "torch, keep_input=False: 11 of 11 arrays bit-equal" in printed
     rows = [line.split() for line in printed.splitlines() if line.startswith(("all-MiniLM", "Llama")) and ":" not in line]
-    assert [row[-2] for row in rows] == ["1.00", "1.00", "2.00"]  # peak / model
+    assert [float(row[-2]) for row in rows] == pytest.approx([1, 1, 2, 1], abs=0.02)  # peak / model
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
 
@@ -38,6 +40,28 @@ def test_the_demo_refuses(options):
     command = [sys.executable, "-m", "profiling", "demo", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 2 and f"argument {options[0]}: " in done.stderr
+
+
+def test_a_round_with_torch_takes_the_model_once_and_with_flower_three_times():
+    result = run("round", "flatrecord", 128, environment=ENVIRONMENT).result
+    assert result["nbytes"] == 2 * GIB and result["equal"] == result["entries"] == 128 and result["trained"]
+    assert max(result["peaks"].values()) <= 1.05 * result["nbytes"]
+    control = run("round", "flwr", 32, environment=ENVIRONMENT).result
+    assert control["equal"] == 32 and max(control["peaks"].values()) >= 2.9 * control["nbytes"]
+
+
+def test_the_round_as_a_program():
+    printed = program("round", "--gib", 0.5)
+    assert "Every layer trained, and sent as it is in the model: yes" in printed
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("the whole round")]
+    assert float(row[3]) <= 1.09 < 2.9 <= float(row[4])  # a layer of so small a model is 0.03
+
+
+@pytest.mark.parametrize("gib", ["0", "-1", "1000000"])
+def test_the_round_refuses(gib):
+    command = [sys.executable, "-m", "profiling", "round", "--gib", gib]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2 and "--gib" in done.stdout
 
 
 def test_micro():

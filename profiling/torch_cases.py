@@ -1,0 +1,161 @@
+"""The cases with tensors, each run in a process of its own: ``python -m profiling.cases CASE ...``."""
+
+from __future__ import annotations
+
+import time
+
+import flwr.app
+import numpy as np
+import torch
+
+import flatrecord
+
+from .models import LLAMAS
+from .process import Child, forget_peak, status
+
+# Side of a layer's weight, so that a layer has 16 MiB in float32.
+SIDE = 2048
+LAYER = 4 * SIDE * SIDE
+
+
+def state_dict_case(child: Child, name: str, gib: str) -> None:
+    """A large model's names and shapes as bfloat16 tensors: into a record, out, every bit compared."""
+    from .cases import fill, is_filled
+
+    shape_of = LLAMAS[name].resized(float(gib) * 2**30 * 2) if float(gib) else LLAMAS[name]
+    total = shape_of.nbytes // 2
+    flatrecord.ParametersRecord({"x": torch.zeros(1)}).to_torch_state_dict(keep_input=False)  # loaded once
+    interpreter = status("VmRSS")
+    child.phase("make the model")
+    state_dict, done = {}, 0
+    for i, (key, shape) in enumerate(shape_of.shapes()):
+        state_dict[key] = torch.empty(shape, dtype=torch.bfloat16)
+        fill(state_dict[key].view(torch.uint8).numpy(), i)
+        done += state_dict[key].nbytes
+        child.progress(done, total)
+    forget_peak()
+    child.phase("state_dict → record")
+    began = time.perf_counter()
+    record = flatrecord.ParametersRecord.from_torch_state_dict(state_dict)
+    child.phase("record → state_dict")
+    tensors = record.to_torch_state_dict(keep_input=False)
+    child.result(
+        seconds=time.perf_counter() - began,
+        peak=status("VmHWM") - interpreter,
+        interpreter=interpreter,
+        entries=len(tensors),
+        nbytes=sum(tensor.nbytes for tensor in tensors.values()),
+    )
+    child.phase("check every bit")
+    equal = done = 0
+    for i, tensor in enumerate(tensors.values()):
+        equal += is_filled(tensor.view(torch.uint8).numpy(), i)
+        done += tensor.nbytes
+        child.progress(done, total)
+    child.result(equal=equal, left=len(state_dict))
+    child.phase("end")
+
+
+def network(layers: int) -> torch.nn.Sequential:
+    """A stack of linear layers of 16 MiB."""
+    return torch.nn.Sequential(*(torch.nn.Linear(SIDE, SIDE, bias=False) for _ in range(layers)))
+
+
+def one_step(model: torch.nn.Module) -> None:
+    """One step of SGD, in which each layer is updated as soon as it has its gradient, which is let go then.
+
+    As in PyTorch's tutorial on fusing the optimizer step into the backward pass: the step itself
+    costs one layer, so that what is left is what the records cost.
+    """
+    optimizers = {parameter: torch.optim.SGD([parameter], 0.5) for parameter in model.parameters()}
+
+    def step(parameter: torch.Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    hooks = [parameter.register_post_accumulate_grad_hook(step) for parameter in model.parameters()]
+    model(torch.ones(1, SIDE)).sum().backward()
+    for hook in hooks:
+        hook.remove()
+
+
+def with_flatrecord(child: Child, record: flatrecord.ArrayRecord, layers: int) -> tuple:
+    """The round with this package: the received memory is the model's, and the reply shows it."""
+    child.phase("record → model")
+    with torch.device("meta"):
+        model = network(layers)
+    model.load_state_dict(record.to_torch_state_dict(keep_input=False), assign=True)
+    yield "record → model"
+    child.phase("one step of SGD")
+    one_step(model)
+    yield "one step of SGD"
+    child.phase("model → record")
+    reply = flatrecord.ArrayRecord.from_torch_state_dict(model.state_dict(), copy=False)
+    yield "model → record"
+    child.phase("chunks read")
+    with open("/dev/null", "wb", buffering=0) as network_card:
+        for array in reply.values():
+            for chunk in array.chunks():
+                network_card.write(chunk)
+    yield "chunks read"
+    yield model, reply
+
+
+def with_flwr(child: Child, record: flwr.app.ArrayRecord, layers: int) -> tuple:
+    """The round with stock Flower, as its quickstart for PyTorch has it."""
+    child.phase("record → model")
+    model = network(layers)
+    model.load_state_dict(record.to_torch_state_dict())
+    yield "record → model"
+    child.phase("one step of SGD")
+    one_step(model)
+    yield "one step of SGD"
+    child.phase("model → record")
+    reply = flwr.app.ArrayRecord(model.state_dict())
+    yield "model → record"
+    child.phase("chunks read")
+    with open("/dev/null", "wb", buffering=0) as network_card:
+        for array in reply.values():
+            for _, chunk in array.slice_array():
+                network_card.write(chunk.deflate())
+    yield "chunks read"
+    yield model, reply
+
+
+def received(library, layers: int):
+    """A record as it comes from the network: each array one `bytes`."""
+    record = library.ArrayRecord()
+    for i in range(layers):
+        weight = np.full((SIDE, SIDE), 1 / SIDE, np.float32)
+        weight[0] += i
+        data = flatrecord.Array(weight, copy=False).data
+        record[f"{i}.weight"] = library.Array("float32", (SIDE, SIDE), "numpy.ndarray", data)
+    return record
+
+
+def round_case(child: Child, library: str, layers: str) -> None:
+    """A client's round without a network: received record → model → one step of SGD → record → chunks read."""
+    module, work = {"flatrecord": (flatrecord, with_flatrecord), "flwr": (flwr.app, with_flwr)}[library]
+    for _ in work(Child(quiet=True), received(module, 1), 1):  # what is loaded once is not the model's
+        pass
+    interpreter = status("VmRSS")
+    child.phase("receive")
+    record = received(module, int(layers))
+    before, peaks = record["0.weight"].numpy().copy(), {}
+    forget_peak()
+    for found in work(child, record, int(layers)):
+        if isinstance(found, str):
+            peaks[found] = status("VmHWM") - interpreter
+            forget_peak()
+    model, reply = found
+    state_dict = model.state_dict()
+    equal = sum(np.array_equal(reply[key].numpy(), tensor.numpy()) for key, tensor in state_dict.items())
+    child.result(
+        peaks=peaks,
+        nbytes=int(layers) * LAYER,
+        interpreter=interpreter,
+        entries=len(state_dict),
+        equal=equal,
+        trained=not np.array_equal(before, reply["0.weight"].numpy()),
+    )
+    child.phase("end")
