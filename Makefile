@@ -22,13 +22,13 @@ profile: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling micro $(ARGS)
 	$(BIN)/python -m profiling round
 
-# The suite of the compiled core against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+# The tests of the compiled core, and of tensors, against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 # CPython keeps what it has allocated until it exits, so leaks are not looked for here.
 sanitize: $(VENV)/test.stamp build/sanitize.stamp
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
-	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core
+	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors
 
 wheel: $(VENV)/test.stamp
 	rm -rf dist

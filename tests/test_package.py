@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = {"copying", "buffer", "npy", "array", "transfer", "record"}
+MODULES = {
+    *("copying", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
+    *("errors", "release", "absorb", "ties", "record"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def wheel(built):
 
 def test_one_wheel_for_all_versions(wheel):
     assert "-cp311-abi3-" in wheel.name
-    assert wheel.stat().st_size < 400_000
+    assert wheel.stat().st_size < 500_000
 
 
 def test_the_wheel_holds_no_sources(wheel):
