@@ -52,40 +52,33 @@ def _deleter(storage: torch.UntypedStorage) -> int | None:
 
 
 class StorageMemory(Memory):
-    """The memory of an untyped storage.
+    """The memory of an untyped storage, which is its `owner`."""
 
-    Parameters
-    ----------
-    storage : torch.UntypedStorage
-        On any device.
-    """
-
-    __slots__ = ("storage",)
-
-    def __init__(self, storage: torch.UntypedStorage) -> None:
-        self.storage = storage
-        if storage.device.type == "cpu":
-            super().__init__(storage.data_ptr(), storage.nbytes())
-        else:
-            super().__init__(0, 0, True)
+    __slots__ = ()
 
     @property
     def key(self) -> int:
-        return self.storage._cdata
+        return self.owner._cdata
 
     def users(self) -> int | None:
         key = self.key
-        if not self.elsewhere and key not in _loans and not _is_torchs_own(self.storage):
+        if not self.elsewhere and key not in _loans and not _is_torchs_own(self.owner):
             return None
         users = torch._C._storage_Use_Count(key) - 1
         return users + self.references() - (_MEASURED.shared if users else _MEASURED.alone)
 
     def references(self) -> int:
         """The references to the Python object of the storage, weak ones too, as they can become strong."""
-        return sys.getrefcount(self.storage) + weakref.getweakrefcount(self.storage)
+        return sys.getrefcount(self.owner) + weakref.getweakrefcount(self.owner)
 
     def beneath(self) -> Loan | None:
         return _loans.get(self.key)
+
+
+def _memory_of(storage: torch.UntypedStorage) -> StorageMemory:
+    if storage.device.type != "cpu":
+        return StorageMemory(storage, 0, 0, True)
+    return StorageMemory(storage, storage.data_ptr(), storage.nbytes(), False)
 
 
 class _Calibration(NamedTuple):
@@ -101,8 +94,8 @@ class _Calibration(NamedTuple):
 def _calibrate() -> _Calibration:
     borrowed = torch.from_numpy(np.zeros(3, np.float32)).untyped_storage()
     tensor = torch.empty(3, dtype=torch.float32, device="cpu")
-    memory = StorageMemory(tensor.untyped_storage())
-    deleter = _deleter(memory.storage) if _deleter(borrowed) is None else None
+    memory = _memory_of(tensor.untyped_storage())
+    deleter = _deleter(memory.owner) if _deleter(borrowed) is None else None
     shared = memory.references()
     before = sys.getrefcount(tensor)
     view = tensor.view(3)
@@ -199,7 +192,7 @@ def _reversed(tensor: torch.Tensor) -> tuple[int, ...]:
 @_plainly
 def memory_of(tensor: torch.Tensor) -> StorageMemory:
     """The storage of `tensor`, which counts as one of its users."""
-    return StorageMemory(tensor.untyped_storage())
+    return _memory_of(tensor.untyped_storage())
 
 
 @_plainly
@@ -244,7 +237,7 @@ def expose(tensor: torch.Tensor, memory: StorageMemory) -> np.ndarray:
     """An ndarray on `memory`, or on a copy of the elements on the host if `tensor` has to be converted."""
     if converts(tensor):
         tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
-        memory = StorageMemory(tensor.untyped_storage())
+        memory = _memory_of(tensor.untyped_storage())
     dtype, shape = _NUMPY[tensor.dtype], tuple(tensor.shape)
     if tensor.numel() == 0:
         return np.empty(shape, dtype)
@@ -308,7 +301,7 @@ class Form:
 
     def _storage(self, owner: Any, address: int, nbytes: int) -> torch.UntypedStorage:
         if isinstance(owner, StorageMemory) and owner.address == address:
-            return owner.storage
+            return owner.owner
         if (id(owner), address) not in self._storages:
             loan = Loan(owner, address, nbytes)
             storage = torch.frombuffer(loan, dtype=torch.uint8).untyped_storage()

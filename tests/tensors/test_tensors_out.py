@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from tensors.values import are_tied, model
 from torch import nn
 
+import flatrecord.torch
 from flatrecord import Array, ArrayRecord, ParametersRecord
 
 
@@ -92,6 +94,19 @@ def test_a_tensor_outlives_the_record():
     tensors = [*record.to_torch_state_dict().values(), record["a"].torch()]
     del record
     assert all((tensor.numpy() == np.arange(1000)).all() for tensor in tensors)
+
+
+def test_what_was_lent_to_torch_is_forgotten_when_torch_is_done():
+    flatrecord.torch._loans.clear()
+    record = ParametersRecord({"a": np.zeros(3), "b": np.ones(4)})
+    references = []
+    for _ in range(3):
+        out = record.to_torch_state_dict()
+        loans = list(flatrecord.torch._loans.values())
+        assert len(loans) == 2
+        references += map(weakref.ref, loans)
+        del out, loans
+        assert not flatrecord.torch._loans and not any(reference() for reference in references)
 
 
 def test_metadata_stays_with_the_record():

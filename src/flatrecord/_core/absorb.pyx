@@ -77,9 +77,12 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
             value = None
             check_signals(i)
         for members in intake.shared.values():
-            members.reverse()
-            intake.admit_together(members)
-            check_signals(0)
+            if len(members) == 1:
+                intake.admit_held(members[0])
+            else:
+                members.reverse()
+                intake.admit_together(members)
+            PyErr_CheckSignals()
         intake.duplicate_arrays()
     except BaseException as error:
         if keep_input:
@@ -201,6 +204,21 @@ cdef class Intake:
             self.adapters[self.at] = adapter
         return 0
 
+    cdef int admit_held(self, Py_ssize_t i) except -1:
+        """Make an Array of a value whose memory no other entry shares, so that it is somebody else's."""
+        cdef Trail trail
+        cdef object value = self.originals[i], array, memory
+        cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value)
+        self.at = i
+        if adapter is None:
+            return self.stage(value, None, value, admit_ndarray(value, True, False, SEEN, &trail), True)
+        memory = adapter.memory_of(value)
+        array = adapter.expose(value, memory)
+        if adapter.converts(value):
+            # A conjugate view has more references to its base than it needs: nobody else may have one.
+            return self.stage(value, adapter, array, admit_converted(array), (<Memory> memory).elsewhere)
+        return self.stage(value, adapter, array, admit_ndarray(array, True, False, SEEN, &trail), True)
+
     cdef int admit_together(self, list members) except -1:
         """Make Arrays of values that share memory, with each other or with somebody else.
 
@@ -257,7 +275,6 @@ cdef class Intake:
             value = self.originals[i]
             j = places[id(value)]
             if adapters[j] is not None and adapters[j].converts(value):
-                # A conjugate view has more references to its base than it needs: nobody else may have one.
                 lives_on = (<Memory> memories[j]).elsewhere
             else:
                 lives_on = holder == SEEN or (<Buffer> payloads[j]).ownership == TAKEN

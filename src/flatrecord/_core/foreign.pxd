@@ -2,18 +2,20 @@
 
 
 cdef class Region:
-    cdef readonly size_t address  # first byte; valid as long as whatever the subclass keeps alive
+    cdef readonly object owner  # keeps the memory where it is
+    cdef readonly size_t address  # first byte; valid as long as `owner` lives
     cdef readonly Py_ssize_t nbytes
+    # Of a subclass that adds this alone, Cython 3.3 would not clear the weak references.
+    cdef object __weakref__
 
 
 cdef class Memory(Region):
-    # An adapter's subclass keeps the other library's object.
+    # `owner` is an object of the other library.
     cdef readonly bint elsewhere  # not in the host's memory
 
 
 cdef class Loan(Region):
-    cdef object owner  # keeps the memory; may be any object that a Buffer may have as owner, or a Buffer
-    cdef object __weakref__
+    pass  # `owner` is a Buffer, or what a Buffer may have as owner
 
 
 cdef object adapter_of(value)

@@ -62,12 +62,21 @@ cdef object adapter_of(value):
     return None
 
 
-@cython.no_gc_clear  # others in a dying cycle may still read the memory
+@cython.no_gc_clear  # others in a dying cycle may still read the memory: only dealloc lets go of it
 cdef class Region:
     """A run of bytes that is exported as writable, whoever owns it.
 
     Made by adapters and the core only: nothing checks the address.
+
+    Parameters
+    ----------
+    owner : object
+        Keeps the memory where it is.
+    address, nbytes : int
     """
+
+    def __init__(self, owner, size_t address, Py_ssize_t nbytes):
+        self.owner, self.address, self.nbytes = owner, address, nbytes
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, <char *> self.address if self.nbytes else <char *> b"", self.nbytes, False, flags)
@@ -79,14 +88,17 @@ cdef class Memory(Region):
 
     Parameters
     ----------
+    owner : object
+        Of the other library.
     address, nbytes : int
         The whole of what the other library manages as one block; zero if that is `elsewhere`.
     elsewhere : bool
         The block is not in the host's memory.
     """
 
-    def __init__(self, size_t address, Py_ssize_t nbytes, bint elsewhere=False):
-        self.address, self.nbytes, self.elsewhere = address, nbytes, elsewhere
+    def __init__(self, owner, size_t address, Py_ssize_t nbytes, bint elsewhere):
+        Region.__init__(self, owner, address, nbytes)
+        self.elsewhere = elsewhere
 
     @property
     def key(self):
@@ -109,9 +121,6 @@ cdef class Loan(Region):
     Parameters
     ----------
     owner : object
-        Keeps the memory where it is.
+        A Buffer, or what a Buffer may have as owner.
     address, nbytes : int
     """
-
-    def __init__(self, owner, size_t address, Py_ssize_t nbytes):
-        self.owner, self.address, self.nbytes = owner, address, nbytes

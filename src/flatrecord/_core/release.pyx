@@ -69,7 +69,7 @@ cdef list release(list names, list arrays, copy, form):
         for members in shared.values():
             members.reverse()
             give_up_together(members, shells, results, copy, form, &at)
-            check_signals(0)
+            PyErr_CheckSignals()
     except BaseException as error:
         results = None
         if array is not None:
