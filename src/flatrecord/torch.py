@@ -60,12 +60,17 @@ class StorageMemory(Memory):
     def key(self) -> int:
         return self.owner._cdata
 
-    def users(self) -> int | None:
-        key = self.key
-        if not self.elsewhere and key not in _loans and not _is_torchs_own(self.owner):
-            return None
-        users = torch._C._storage_Use_Count(key) - 1
+    def users(self) -> int:
+        users = torch._C._storage_Use_Count(self.key) - 1
         return users + self.references() - (_MEASURED.shared if users else _MEASURED.alone)
+
+    def is_only_way(self) -> bool:
+        if self.elsewhere or self.key in _loans:  # a Loan is asked itself
+            return True
+        if _MEASURED.deleter is not None:
+            return _deleter(self.owner) == _MEASURED.deleter
+        # What torch borrows is not resizable. What is its own may be neither, and is then copied.
+        return self.owner.resizable() and not self.owner.is_shared()
 
     def references(self) -> int:
         """The references to the Python object of the storage, weak ones too, as they can become strong."""
@@ -109,14 +114,6 @@ def _calibrate() -> _Calibration:
 
 with torch.inference_mode(False):  # inside it, views have no base
     _MEASURED = _calibrate()
-
-
-def _is_torchs_own(storage: torch.UntypedStorage) -> bool:
-    """Whether the memory of `storage` is a block of torch's own, to which the storage is the only way."""
-    if _MEASURED.deleter is not None:
-        return _deleter(storage) == _MEASURED.deleter
-    # What torch borrows is not resizable. What is its own may be neither, and is then copied.
-    return storage.resizable() and not storage.is_shared()
 
 
 # --------------------------------------------------------------------------------------- tensors in

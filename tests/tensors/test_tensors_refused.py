@@ -92,6 +92,22 @@ def test_copy_false_on_a_device():
             Array(torch.zeros(3, device=device), copy=False)
 
 
+@pytest.mark.parametrize(
+    "wrong, hint",
+    [
+        (nn.Linear(2, 2), r"Linear: pass its state_dict\(\)"),
+        (nn.Linear(2, 2).state_dict, "method: call it"),
+        (nn.Linear(2, 2).parameters(), "generator: pass a dict or a list made of it"),
+        (nn.Linear(2, 2).named_parameters(), "generator: pass a dict or a list made of it"),
+        (7, "int$"),
+    ],
+)
+def test_what_is_no_container_gets_a_hint(wrong, hint):
+    for make in (ParametersRecord, ParametersRecord.from_torch_state_dict):
+        with pytest.raises(TypeError, match=f"must be a mapping .*got .*{hint}"):
+            make(wrong)
+
+
 def test_an_extra_state_is_refused_by_name():
     class Extra(nn.Linear):
         def get_extra_state(self):

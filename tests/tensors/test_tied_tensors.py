@@ -59,6 +59,27 @@ def test_tied_weights_are_taken_at_their_address():
     assert out["t"][1, 0] == out["flat"][1] == 5
 
 
+def mapped(tmp_path) -> dict[str, torch.Tensor]:
+    torch.save(tied(), tmp_path / "model.pt")
+    return torch.load(tmp_path / "model.pt", mmap=True)
+
+
+def shared(tmp_path) -> dict[str, torch.Tensor]:
+    return tied(make=lambda: torch.ones(4, 4).share_memory_())
+
+
+def foreign(tmp_path) -> dict[str, torch.Tensor]:
+    tensor = torch.from_numpy(np.ones((4, 4)))
+    return {"a": tensor.detach(), "b": tensor.detach()}
+
+
+@pytest.mark.parametrize("make", [mapped, shared, foreign])
+def test_tied_weights_whose_memory_is_not_torchs_own(make, tmp_path):
+    record = ParametersRecord(make(tmp_path))
+    assert {array.ownership for array in record.values()} == {"snapshot"} and record.ties() == [("a", "b")]
+    assert are_tied(*record.to_torch_state_dict(keep_input=False).values())
+
+
 def test_parts_that_cover_their_storage_are_taken():
     def parts():
         q, k, v = torch.arange(300.0).chunk(3)

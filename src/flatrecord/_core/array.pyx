@@ -92,7 +92,8 @@ cdef class Array:
     `data` joins them.
 
     Arrays are equal if their dtype, shape (list or tuple), stype and data are, byte for byte: a NaN
-    equals the same NaN. ``numpy.asarray``, DLPack and the buffer protocol give read-only views,
+    equals the same NaN. ``numpy.asarray``, DLPack and the buffer protocol give read-only views (torch
+    does not heed that of DLPack: use `torch`),
     pickle protocol 5 hands the payload out of band, `copy.copy` gives the same Array, and
     `copy.deepcopy` a snapshot.
 
@@ -122,11 +123,11 @@ cdef class Array:
         for name, value in (("dtype", dtype), ("stype", stype)):
             if not isinstance(value, str):
                 raise TypeError(
-                    f"Array takes an ndarray, or dtype, shape, stype and data: {name} must be str, "
+                    f"Array takes an ndarray, a torch tensor, or dtype, shape, stype and data: {name} must be str, "
                     f"got {type(value).__name__}"
                 )
         if data is None:
-            raise TypeError("Array takes an ndarray, or dtype, shape, stype and data: data is missing")
+            raise TypeError("Array takes an ndarray, a torch tensor, or dtype, shape, stype and data: data is missing")
         self.payload = admit_exporter(data, copy)
         self.header = header_of_fields(exact_str(dtype), checked_shape(shape), exact_str(stype))
         self.listed = isinstance(shape, list)
@@ -322,9 +323,7 @@ cdef class Array:
         ----------
         copy : {None, False, True}
             None and False give a tensor on this Array's memory, True an independent one. The former
-            is not to be written to. torch has no read-only tensors, so it is an inference tensor: to
-            train on it raises a RuntimeError, and so does writing to it outside
-            ``torch.inference_mode``, although torch raises only when it has written.
+            is to be read and copied from only: see `ParametersRecord.to_torch_state_dict`.
 
         Returns
         -------

@@ -106,7 +106,11 @@ cdef class Memory(Region):
         raise NotImplementedError
 
     def users(self):
-        """How many others hold the block; None where that cannot be known."""
+        """How many others hold the block."""
+        raise NotImplementedError
+
+    def is_only_way(self):
+        """Whether nobody can reach the memory but through the block; False where that is not known."""
         raise NotImplementedError
 
     def beneath(self):

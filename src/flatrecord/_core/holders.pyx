@@ -151,7 +151,6 @@ cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *t
         What was found on the way.
     """
     cdef PyObject *link = start
-    cdef object users
     trail.seen = trail.writable = False
     trail.known = True
     while link != NULL:
@@ -165,9 +164,8 @@ cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *t
         else:
             trail.seen = trail.seen or not has_references(link, accounted.get(<size_t> link, 0))
         if isinstance(<object> link, Memory):
-            users = (<Memory> link).users()
-            trail.known = trail.known and users is not None
-            trail.seen = trail.seen or (users is not None and users != tenants)
+            trail.known = trail.known and (<Memory> link).is_only_way()
+            trail.seen = trail.seen or (<Memory> link).users() != tenants
         link = below(link, trail)
     if trail.seen:
         return SEEN

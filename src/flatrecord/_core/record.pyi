@@ -1,5 +1,5 @@
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, overload
 
 from numpy.typing import NDArray
@@ -11,16 +11,7 @@ from .array import Array
 _T = TypeVar("_T")
 _NDArrays: TypeAlias = list[NDArray[Any]]
 _Value: TypeAlias = Array | NDArray[Any] | Tensor
-_Source: TypeAlias = (
-    Mapping[str, Array]
-    | Mapping[str, NDArray[Any]]
-    | Mapping[str, Tensor]
-    | Mapping[str, _Value]
-    | _NDArrays
-    | list[Array]
-    | list[Tensor]
-    | list[_Value]
-)
+_Source: TypeAlias = Mapping[str, _Value] | Sequence[_Value]
 
 @disjoint_base
 class ParametersRecord(MutableMapping[str, Array]):

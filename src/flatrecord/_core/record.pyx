@@ -3,7 +3,7 @@
 cimport cython
 
 from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from copy import deepcopy
 from itertools import chain, islice
 
@@ -172,9 +172,10 @@ cdef class ParametersRecord:
             makes them the model's own.
         copy : {None, True, False}
             As for `to_numpy_ndarrays`. With `keep_input`, the tensors show the record's memory unless
-            `copy` is True, and are to be read and copied from only. torch has no read-only tensors, so
-            they are inference tensors: to train on them raises a RuntimeError, and so does writing to
-            them outside ``torch.inference_mode``, although torch raises only when it has written.
+            `copy` is True, and are to be read and copied from only. torch has no read-only tensors. So
+            they are inference tensors, on which training raises a RuntimeError, and so does writing
+            outside ``torch.inference_mode``, but only when the record has been changed. Writing
+            through ``detach()``, ``data``, ``numpy()`` or DLPack is not noticed.
 
         Returns
         -------
@@ -410,11 +411,23 @@ cdef object from_sequence(cls, ndarrays, keep_input, copy):
     return record
 
 
+cdef str hint_for(source):
+    """What to pass in place of something that is no container."""
+    if hasattr(source, "state_dict"):
+        return ": pass its state_dict()"
+    if callable(source):
+        return ": call it"
+    if isinstance(source, Iterator):
+        return ": pass a dict or a list made of it"
+    return ""
+
+
 cdef object from_state_dict(cls, state_dict, keep_input, copy):
     cdef ParametersRecord record = cls.__new__(cls)
     adapter("torch")  # or the error that says that torch is not there
     if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a mapping of str to torch.Tensor, got {type_name(state_dict)}")
+        message = f"state_dict must be a mapping of str to torch.Tensor, got {type_name(state_dict)}"
+        raise TypeError(message + hint_for(state_dict))
     fill(record, state_dict, keep_input, copy)
     return record
 
@@ -478,7 +491,7 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
         places = list(source)
         names = places
     else:
-        raise TypeError(f"array_dict must be a mapping or a list of arrays, got {type(source).__name__}")
+        raise TypeError(f"array_dict must be a mapping or a list of arrays, got {type_name(source)}{hint_for(source)}")
     if not keep_input and not hasattr(source, "__delitem__"):
         raise TypeError(
             f"keep_input=False takes the entries out of the input, which {type(source).__name__} does not allow: "
