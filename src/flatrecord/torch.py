@@ -40,15 +40,22 @@ _loans: weakref.WeakValueDictionary[int, Loan] = weakref.WeakValueDictionary()
 # ------------------------------------------------------------------------------- who holds a storage
 
 
-def _deleter(storage: torch.UntypedStorage) -> int | None:
-    """The function that frees `storage`, where its memory is a block of its own; else None.
+class _Inside(NamedTuple):
+    """What a c10::StorageImpl begins with."""
+
+    users: int  # its reference count
+    weak_users: int  # what else can become a reference, and one more
+    deleter: int | None  # what frees its memory, where that is a block of its own
+
+
+def _inside(storage: torch.UntypedStorage) -> _Inside:
+    """Read the beginning of the StorageImpl: virtual table, both counts, then its c10::DataPtr.
 
     torch's own allocator has the block's address as the deleter's argument. Memory that torch borrows
     (``from_numpy``, DLPack, mapped files) has something else there, to let go of its owner.
     """
-    # The beginning of a c10::StorageImpl: virtual table, reference counts, then its c10::DataPtr.
-    _, _, data, deleter, context = (ctypes.c_size_t * 5).from_address(storage._cdata)
-    return deleter if data == context == storage.data_ptr() else None
+    _, counts, data, deleter, context = (ctypes.c_size_t * 5).from_address(storage._cdata)
+    return _Inside(counts & 0xFFFFFFFF, counts >> 32, deleter if data == context == storage.data_ptr() else None)
 
 
 class StorageMemory(Memory):
@@ -67,10 +74,15 @@ class StorageMemory(Memory):
     def is_only_way(self) -> bool:
         if self.elsewhere or self.key in _loans:  # a Loan is asked itself
             return True
-        if _MEASURED.deleter is not None:
-            return _deleter(self.owner) == _MEASURED.deleter
+        if _MEASURED.inside is not None:
+            inside = _inside(self.owner)
+            return inside.deleter == _MEASURED.inside.deleter and inside.weak_users == _MEASURED.inside.weak_users
         # What torch borrows is not resizable. What is its own may be neither, and is then copied.
         return self.owner.resizable() and not self.owner.is_shared()
+
+    def stay(self) -> None:
+        # As with any ndarray that torch makes itself, the storage is not resizable from then on.
+        torch.empty(0, dtype=torch.uint8, device="cpu").set_(self.owner).numpy()
 
     def references(self) -> int:
         """The references to the Python object of the storage, weak ones too, as they can become strong."""
@@ -89,7 +101,7 @@ def _memory_of(storage: torch.UntypedStorage) -> StorageMemory:
 class _Calibration(NamedTuple):
     """What depends on torch's release, and is therefore measured where nobody else has the objects."""
 
-    deleter: int | None  # of torch's own allocator; None where it cannot be read
+    inside: _Inside | None  # of a storage with memory of torch's own; None where it cannot be read
     shared: int  # what StorageMemory.references gives while a tensor has the storage
     alone: int  # what it gives without a tensor
     base: int  # references to the base of a view, a local variable included
@@ -100,7 +112,8 @@ def _calibrate() -> _Calibration:
     borrowed = torch.from_numpy(np.zeros(3, np.float32)).untyped_storage()
     tensor = torch.empty(3, dtype=torch.float32, device="cpu")
     memory = _memory_of(tensor.untyped_storage())
-    deleter = _deleter(memory.owner) if _deleter(borrowed) is None else None
+    inside = _inside(memory.owner)
+    readable = inside.users == 2 and inside.deleter is not None and _inside(borrowed).deleter is None
     shared = memory.references()
     before = sys.getrefcount(tensor)
     view = tensor.view(3)
@@ -109,7 +122,7 @@ def _calibrate() -> _Calibration:
     alone = memory.references()
     view = torch.empty(3, dtype=torch.float32, device="cpu").view(3)
     base = view._base
-    return _Calibration(deleter, shared, alone, sys.getrefcount(base), viewed)
+    return _Calibration(inside if readable else None, shared, alone, sys.getrefcount(base), viewed)
 
 
 with torch.inference_mode(False):  # inside it, views have no base
@@ -139,7 +152,8 @@ def check(tensor: torch.Tensor, copy: bool | None) -> None:
     TypeError
         If it has no dense memory, or a dtype that NumPy and ml_dtypes have not.
     ValueError
-        If `copy` is False and it has to be copied.
+        If its storage has been freed or made too small for it (``untyped_storage().resize_(0)``, as FSDP
+        does), or `copy` is False and it has to be copied.
     """
     refused = _reason(tensor)
     if refused is not None:
@@ -147,6 +161,7 @@ def check(tensor: torch.Tensor, copy: bool | None) -> None:
     if tensor.dtype not in _NUMPY:
         release = f"NumPy {np.__version__} or ml_dtypes {ml_dtypes.__version__}"
         raise TypeError(f"{tensor.dtype} has no counterpart in {release}: pass tensor.view(torch.uint8)")
+    _check_extent(tensor)
     if copy is False:
         what = (
             f"is on device {tensor.device}" if not tensor.is_cpu
@@ -176,10 +191,21 @@ def _reason(tensor: torch.Tensor) -> str | None:
     if tensor.is_meta:
         return f"got one on the meta device, which has no values (layout {tensor.layout})"
     try:
-        tensor.untyped_storage()
+        tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError) as error:
         return f"and this one has no memory of its own: {error}"
     return None
+
+
+def _check_extent(tensor: torch.Tensor) -> None:
+    """Raise a ValueError if the storage of `tensor` has been made too small for it."""
+    if tensor.numel() == 0:
+        return
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed = (tensor.storage_offset() + reach + 1) * tensor.element_size()
+    found = tensor.untyped_storage().nbytes()
+    if needed > found:
+        raise ValueError(f"the tensor's storage was resized to {found} bytes, and the tensor needs {needed}")
 
 
 def _reversed(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -201,7 +227,8 @@ def tenants(tensors: Sequence[torch.Tensor]) -> tuple[int, list[int]] | None:
     Returns
     -------
     None
-        If an autograd graph, another view or a C++ object holds one of them too.
+        If an autograd graph, another view or a C++ object holds one of them too, or its class can bring
+        it back (``__del__``).
     (int, list of int)
         The number, and for each tensor how many Python references torch itself has to it.
     """
@@ -210,7 +237,7 @@ def tenants(tensors: Sequence[torch.Tensor]) -> tuple[int, list[int]] | None:
     count, references = len(tensors), []
     for tensor in tensors:
         bases.pop(id(tensor), None)
-        if _use_count(tensor) != 1 + views[id(tensor)]:
+        if _use_count(tensor) != 1 + views[id(tensor)] or hasattr(type(tensor), "__del__"):
             return None
         references.append(_MEASURED.viewed if views[id(tensor)] else 0)
     while bases:
@@ -235,6 +262,7 @@ def expose(tensor: torch.Tensor, memory: StorageMemory) -> np.ndarray:
     if converts(tensor):
         tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
         memory = _memory_of(tensor.untyped_storage())
+    _check_extent(tensor)  # NumPy does not, where a buffer is empty
     dtype, shape = _NUMPY[tensor.dtype], tuple(tensor.shape)
     if tensor.numel() == 0:
         return np.empty(shape, dtype)
@@ -271,13 +299,16 @@ class Form:
         descr: np.dtype,
         shape: tuple[int, ...],
         fortran_order: bool,
-        owner: Any,
+        buffer: object,
+        root: object,
         address: int,
         nbytes: int,
         offset: int,
         writable: bool,
     ) -> torch.Tensor:
-        """A tensor on the `nbytes` bytes of memory at `address` that `owner` keeps, from `offset` on.
+        """A tensor on the `nbytes` bytes of memory at `address`, from `offset` on.
+
+        The memory is that of `root`, and `buffer` keeps it in place.
 
         Where it is not `writable`, an inference tensor, which is as close as torch comes to read-only: whoever
         writes to it gets an error, but not before it has been written to.
@@ -294,14 +325,19 @@ class Form:
             for axis in axes:
                 strides[axis] = step
                 step *= shape[axis]
-            return tensor.set_(self._storage(owner, address, nbytes), offset // descr.itemsize, shape, strides)
+            storage = self._storage(buffer, root, address, nbytes, writable)
+            return tensor.set_(storage, offset // descr.itemsize, shape, strides)
 
-    def _storage(self, owner: Any, address: int, nbytes: int) -> torch.UntypedStorage:
-        if isinstance(owner, StorageMemory) and owner.address == address:
-            return owner.owner
-        if (id(owner), address) not in self._storages:
-            loan = Loan(owner, address, nbytes)
-            storage = torch.frombuffer(loan, dtype=torch.uint8).untyped_storage()
-            _loans[storage._cdata] = loan
-            self._storages[id(owner), address] = storage
-        return self._storages[id(owner), address]
+    def _storage(
+        self, buffer: object, root: object, address: int, nbytes: int, writable: bool
+    ) -> torch.UntypedStorage:
+        # What stays with the record is never shown as the storage it was: torch may resize that, or move
+        # it to shared memory.
+        if writable and isinstance(root, StorageMemory) and root.address == address:
+            return root.owner
+        key = root.key if isinstance(root, Memory) else id(root), address
+        if key not in self._storages:
+            loan = Loan(buffer, address, nbytes)
+            self._storages[key] = torch.frombuffer(loan, dtype=torch.uint8).untyped_storage()
+            _loans[self._storages[key]._cdata] = loan
+        return self._storages[key]

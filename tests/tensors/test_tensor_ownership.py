@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensors.values import bits, entered, model
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import flatrecord.torch
 from flatrecord import Array, ParametersRecord
@@ -103,6 +104,7 @@ HOLDERS = {
     "weak reference": weakref.ref,
     "weak reference to the storage": lambda t: weakref.ref(t.untyped_storage()),
     "ndarray by DLPack": np.from_dlpack,
+    "weak pointer to the storage": lambda t: StorageWeakRef(t.untyped_storage()),
     "another record": lambda t: ParametersRecord({"y": t.detach()}, copy=False),
     "transposed": lambda t: t.t(),
 }
@@ -115,6 +117,32 @@ def test_a_record_does_not_change_behind_its_back(how):
     record = ParametersRecord(source)
     assert [array.ownership for array in record.values()] == ["taken", "snapshot", "taken"]
     assert held is not None
+
+
+def test_a_class_that_brings_its_tensors_back():
+    class Kept(torch.Tensor):
+        kept: list = []
+
+        def __del__(self):
+            self.kept.append(self)
+
+    record = ParametersRecord({"x": torch.zeros(100).as_subclass(Kept)})
+    assert record["x"].ownership == "snapshot"
+    Kept.kept.pop().fill_(7)
+    assert not record["x"].numpy().any()
+
+
+def test_a_borrowed_storage_stays_where_it_is():
+    mine = [torch.zeros(100), torch.zeros(100, dtype=torch.bfloat16)]
+    borrowed = [Array(mine[0], copy=False), ParametersRecord({"x": mine[1]}, True, copy=False)["x"]]
+    for tensor, array in zip(mine, borrowed, strict=True):
+        with pytest.raises(RuntimeError, match="not resizable"):
+            tensor.untyped_storage().resize_(0)
+        assert not array.numpy().any()
+    del borrowed, array
+    assert entered(lambda: mine.pop(0)) == "snapshot"  # `tensor` is the other one
+    del tensor
+    assert entered(mine.pop) == "taken"
 
 
 def test_an_autograd_graph_holds_what_it_saved():
@@ -185,7 +213,7 @@ def test_a_live_model_is_copied_or_borrowed():
 
 
 def test_where_the_deleter_cannot_be_read(monkeypatch):
-    measured = flatrecord.torch._MEASURED._replace(deleter=None)
+    measured = flatrecord.torch._MEASURED._replace(inside=None)
     monkeypatch.setattr(flatrecord.torch, "_MEASURED", measured)
     assert entered(TAKEN["owner"]) == "taken"
     assert entered(loaded) == entered(read_as_numpy) == "snapshot"
@@ -199,4 +227,4 @@ def test_where_torch_does_not_tell_who_holds_a_tensor(monkeypatch):
 
 
 def test_the_deleter_can_be_read():
-    assert flatrecord.torch._MEASURED.deleter is not None
+    assert flatrecord.torch._MEASURED.inside is not None

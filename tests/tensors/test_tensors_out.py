@@ -55,6 +55,29 @@ def test_what_the_record_keeps_cannot_be_written_to_by_accident():
         layer.load_state_dict({"weight": record["taken"].torch().view(1, 3)}, assign=True)
 
 
+def test_torch_cannot_move_the_memory_that_a_record_shows():
+    record = ParametersRecord({"taken": torch.arange(1000.0), "snapshot": np.arange(1000.0).repeat(2)[::2]})
+    for array in record.values():
+        shown = array.torch()
+        with pytest.raises(RuntimeError, match="not resizable"):
+            shown.untyped_storage().resize_(0)
+        shown.share_memory_()
+        assert np.array_equal(array.numpy(), np.arange(1000)) and shown.sum() == array.numpy().sum()
+
+
+@pytest.mark.parametrize("way", [lambda a, r: a.torch(), lambda a, r: r.to_torch_state_dict(keep_input=False, copy=False)["x"]])
+def test_a_bytearray_stays_locked_as_long_as_a_tensor_shows_it(way):
+    data = bytearray(800)
+    record = ParametersRecord({"x": np.frombuffer(data)}, keep_input=True, copy=False)
+    tensor = way(record["x"], record)
+    del record
+    with pytest.raises(BufferError):
+        data.clear()
+    assert not tensor.any()
+    del tensor
+    data.clear()
+
+
 @pytest.mark.parametrize("options", [{"keep_input": False}, {"copy": True}])
 def test_what_is_given_up_can_be_trained_even_inside_inference_mode(options):
     record = ParametersRecord({"x": torch.zeros(3), "y": np.zeros(4, "f4")})

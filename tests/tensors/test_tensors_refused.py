@@ -6,6 +6,7 @@ import torch
 from tensors.values import DEVICES
 from torch import nn
 
+import flatrecord.torch
 from flatrecord import Array, ParametersRecord
 
 
@@ -106,6 +107,27 @@ def test_what_is_no_container_gets_a_hint(wrong, hint):
     for make in (ParametersRecord, ParametersRecord.from_torch_state_dict):
         with pytest.raises(TypeError, match=f"must be a mapping .*got .*{hint}"):
             make(wrong)
+
+
+@pytest.mark.parametrize("size", [0, 8])
+@pytest.mark.parametrize("entries", [5, 50_000_000])
+def test_a_storage_that_was_freed(size, entries):
+    tensor = torch.empty(entries)
+    tensor.untyped_storage().resize_(size)
+    source = {"ok": torch.zeros(3), "flat": tensor}
+    message = f"key 'flat': the tensor's storage was resized to {size} bytes, and the tensor needs {4 * entries}"
+    for options in ({}, {"copy": False}, {"keep_input": True}):
+        with pytest.raises(ValueError, match=message):
+            ParametersRecord(source, **options)
+    assert list(source) == ["ok", "flat"]
+    with pytest.raises(ValueError, match="storage was resized"):
+        flatrecord.torch.expose(tensor, flatrecord.torch.memory_of(tensor))
+
+
+def test_a_tensor_without_memory():
+    source = {"x": torch._efficientzerotensor((5,))}
+    with pytest.raises(TypeError, match="key 'x': a tensor must be dense, and this one has no memory of its own"):
+        ParametersRecord(source)
 
 
 def test_an_extra_state_is_refused_by_name():

@@ -159,6 +159,8 @@ cdef class Intake:
         if adapter.converts(value):
             return self.stage(value, adapter, array, admit_converted(array), (<Memory> memory).elsewhere)
         payload = admit_ndarray(array, self.copy, not self.keep_input, holder, &trail)
+        if payload.ownership == BORROWED:
+            memory.stay()
         return self.stage(value, adapter, array, payload, holder == IMMUTABLE or payload.ownership == TAKEN)
 
     cdef int admit_array(self, Array value) except -1:

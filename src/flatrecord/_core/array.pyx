@@ -18,7 +18,7 @@ from .segments import cut
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .buffer cimport SHARED, Buffer, allocate, duplicate, joined
+from .buffer cimport BORROWED, SHARED, Buffer, allocate, duplicate, joined
 from .foreign cimport adapter_of
 from .holders cimport Holder, Trail, follow
 from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header
@@ -92,10 +92,9 @@ cdef class Array:
     `data` joins them.
 
     Arrays are equal if their dtype, shape (list or tuple), stype and data are, byte for byte: a NaN
-    equals the same NaN. ``numpy.asarray``, DLPack and the buffer protocol give read-only views (torch
-    does not heed that of DLPack: use `torch`),
-    pickle protocol 5 hands the payload out of band, `copy.copy` gives the same Array, and
-    `copy.deepcopy` a snapshot.
+    equals the same NaN. ``numpy.asarray``, DLPack and the buffer protocol give read-only views, but
+    torch writes to what it gets by DLPack all the same. Pickle protocol 5 hands the payload out of
+    band, `copy.copy` gives the same Array, and `copy.deepcopy` a snapshot.
 
     Thread safety: immutable, so it may be read from any thread without a lock. Borrowed memory is
     as safe as what the caller does to it.
@@ -506,19 +505,21 @@ cdef Array array_of(value, copy):
     cdef Holder holder
     cdef ndarray array
     cdef bint converted = False
-    cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value)
+    cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value), memory = None
     if adapter is None:
         array = value
     else:
         adapter.check(value, copy)
         converted = adapter.converts(value)
-        array = adapter.expose(value, adapter.memory_of(value))
+        memory = adapter.memory_of(value)
+        array = adapter.expose(value, memory)
     cdef Header header = checked_header(array)
     holder = follow(<PyObject *> array, 0, None, &trail)
     # What had to be converted is a copy already, that nobody else has.
-    return made_of(
-        Array, header, admit_ndarray(array, None if converted else copy, converted, holder, &trail), False
-    )
+    cdef Buffer payload = admit_ndarray(array, None if converted else copy, converted, holder, &trail)
+    if memory is not None and payload.ownership == BORROWED:
+        memory.stay()
+    return made_of(Array, header, payload, False)
 
 
 cdef bint is_immutable(Array array):

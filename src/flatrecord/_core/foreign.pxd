@@ -15,7 +15,7 @@ cdef class Memory(Region):
 
 
 cdef class Loan(Region):
-    pass  # `owner` is a Buffer, or what a Buffer may have as owner
+    pass  # `owner` is a Buffer
 
 
 cdef object adapter_of(value)

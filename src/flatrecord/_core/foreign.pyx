@@ -18,7 +18,8 @@ values is met. What the core asks of an adapter:
 ``identity(value)``
     The same hashable object for values that show the same elements in the same memory.
 ``Form()``
-    The way out: ``check(descr)`` and ``make(descr, shape, fortran_order, owner, address, nbytes, offset, writable)``.
+    The way out: ``check(descr)`` and
+    ``make(descr, shape, fortran_order, buffer, root, address, nbytes, offset, writable)``.
 """
 
 import sys
@@ -109,6 +110,10 @@ cdef class Memory(Region):
         """How many others hold the block."""
         raise NotImplementedError
 
+    def stay(self):
+        """See to it that the block is not moved or resized, as it is borrowed from now on."""
+        raise NotImplementedError
+
     def is_only_way(self):
         """Whether nobody can reach the memory but through the block; False where that is not known."""
         raise NotImplementedError
@@ -124,7 +129,6 @@ cdef class Loan(Region):
 
     Parameters
     ----------
-    owner : object
-        A Buffer, or what a Buffer may have as owner.
+    owner : Buffer
     address, nbytes : int
     """

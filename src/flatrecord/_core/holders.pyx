@@ -143,7 +143,8 @@ cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *t
     ----------
     start : an ndarray or a Buffer
     tenants : int
-        How many of the holders that another library counts are in the caller's hands.
+        How many of the holders that another library counts, of the first Memory on the way, are in
+        the caller's hands.
     accounted : dict or None
         Made by `account`: how many references to each object are known. None where there is one to
         each: the caller's to `start`, and on the way down that of the object before.
@@ -166,6 +167,7 @@ cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *t
         if isinstance(<object> link, Memory):
             trail.known = trail.known and (<Memory> link).is_only_way()
             trail.seen = trail.seen or (<Memory> link).users() != tenants
+            tenants = 0  # of any further one
         link = below(link, trail)
     if trail.seen:
         return SEEN

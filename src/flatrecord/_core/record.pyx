@@ -57,7 +57,7 @@ cdef class ParametersRecord:
 
     Tied weights, which are one piece of memory under several names, are one piece of memory in the
     record too, and in what comes out of it. The same holds for arrays that overlap in part, where
-    they are contiguous. `ties` names them and `count_memory` counts their memory once.
+    they are contiguous; not between a tensor and an ndarray on its memory. `ties` names them and `count_memory` counts their memory once.
 
     The ``_metadata`` of a ``Module.state_dict()`` stays with the record, for `to_torch_state_dict`.
 

@@ -83,6 +83,7 @@ cdef object view_over(form, Header header, Buffer buffer, Py_ssize_t offset, bin
         header.descr,
         header.shape,
         header.fortran_order,
+        buffer,
         <object> trail.root,
         <size_t> trail.pointer,
         trail.nbytes,
