@@ -72,13 +72,15 @@ class StorageMemory(Memory):
         return users + self.references() - (_MEASURED.shared if users else _MEASURED.alone)
 
     def is_only_way(self) -> bool:
-        if self.elsewhere or self.key in _loans:  # a Loan is asked itself
+        if self.elsewhere:
             return True
-        if _MEASURED.inside is not None:
-            inside = _inside(self.owner)
-            return inside.deleter == _MEASURED.inside.deleter and inside.weak_users == _MEASURED.inside.weak_users
-        # What torch borrows is not resizable. What is its own may be neither, and is then copied.
-        return self.owner.resizable() and not self.owner.is_shared()
+        lent = self.key in _loans  # the Loan is asked itself
+        if _MEASURED.inside is None:
+            # What torch borrows is not resizable. What is its own may be neither, and is then copied.
+            return lent or (self.owner.resizable() and not self.owner.is_shared())
+        inside = _inside(self.owner)
+        own = inside.deleter == _MEASURED.inside.deleter
+        return (lent or own) and inside.weak_users == _MEASURED.inside.weak_users
 
     def stay(self) -> None:
         # As with any ndarray that torch makes itself, the storage is not resizable from then on.

@@ -119,6 +119,14 @@ def test_a_record_does_not_change_behind_its_back(how):
     assert held is not None
 
 
+def test_a_weak_pointer_to_a_storage_that_was_lent():
+    tensor = out_of_a_record(np.zeros(100))
+    pointer = StorageWeakRef(tensor.untyped_storage())
+    source = {"x": tensor}
+    del tensor
+    assert ParametersRecord(source)["x"].ownership == "snapshot" and pointer is not None
+
+
 def test_a_class_that_brings_its_tensors_back():
     class Kept(torch.Tensor):
         kept: list = []

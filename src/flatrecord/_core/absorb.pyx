@@ -20,7 +20,7 @@ cimport numpy as cnp
 from numpy cimport ndarray
 
 from .array cimport Array, check_ndarray, checked_header, is_immutable, made_of
-from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer
+from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport Memory, adapter_of
 from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_sole, item, key_of
@@ -166,11 +166,16 @@ cdef class Intake:
     cdef int admit_array(self, Array value) except -1:
         # Immutable, so that its new holder and all others may share it; duplicated is only what the caller
         # asks for, which keep_input=True does.
-        self.originals[self.at] = value
+        cdef Array array = value
         if self.copy is True or (self.copy is None and self.keep_input and not is_immutable(value)):
-            self.duplicates.append(self.at)
-        else:
-            self.staged[self.names[self.at]] = value
+            if self.keep_input or not stands_alone(value):
+                self.originals[self.at] = value
+                self.duplicates.append(self.at)
+                return 0
+            array = made_of(type(value), value.header, duplicate(value.payload, 0), value.listed)
+        # An equal copy goes back after a failure, so that no entry is there twice.
+        self.originals[self.at] = array
+        self.staged[self.names[self.at]] = array
         return 0
 
     cdef int duplicate_arrays(self) except -1:
@@ -309,6 +314,19 @@ cdef class Intake:
                 refused.append((places[i], value))
         report(error, refused, rebuilt)
         return 0
+
+
+cdef bint stands_alone(Array array):
+    """Whether surely no other Array shows the memory of `array`."""
+    if not is_sole(<PyObject *> array.payload):
+        return False
+    if array.payload.owner is None:
+        return True
+    return (
+        isinstance(array.payload.owner, ndarray)
+        and is_sole(<PyObject *> array.payload.owner)
+        and array.payload.owner.base is None
+    )
 
 
 cdef Buffer admit_converted(ndarray array):
