@@ -95,14 +95,14 @@ def llama(child: Child, name: str, gib: str, keep: str) -> None:
 
 def state_dict(child: Child, name: str, gib: str) -> None:
     """The same as a state_dict of tensors, in bfloat16."""
-    from .torch_cases import state_dict_case
+    from .state_dict_case import state_dict_case
 
     state_dict_case(child, name, gib)
 
 
 def round(child: Child, library: str, layers: str) -> None:
     """A client's round with a library's records: ``flatrecord`` or ``flwr``."""
-    from .torch_cases import round_case
+    from .round_case import round_case
 
     round_case(child, library, layers)
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 GIB = 1 << 30
 
+# Side of a layer's weight in the client's round, and what it takes in float32: 16 MiB.
+ROUND_SIDE = 2048
+ROUND_LAYER = 4 * ROUND_SIDE**2
+
 
 @dataclass(frozen=True)
 class Llama:

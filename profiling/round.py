@@ -8,10 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .models import GIB
+from .models import ROUND_LAYER as LAYER
 from .process import available, run
 
-GIB, MIB = 1 << 30, 1 << 20
-LAYER = 16 * MIB
+MIB = 1 << 20
 LIBRARIES = {"flatrecord": 1.5, "flwr": 3.5}  # and how many times the model each needs
 # Without it, glibc keeps what torch frees in pieces of 1 to 32 MiB, and that would count as the records'.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}

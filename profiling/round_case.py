@@ -1,8 +1,8 @@
-"""The cases with tensors, each run in a process of its own: ``python -m profiling.cases CASE ...``."""
+"""A client's round, run in a process of its own: ``python -m profiling.cases round ...``."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
 import flwr.app
 import numpy as np
@@ -10,50 +10,9 @@ import torch
 
 import flatrecord
 
-from .models import LLAMAS
+from .models import ROUND_LAYER as LAYER
+from .models import ROUND_SIDE as SIDE
 from .process import Child, forget_peak, status
-
-# Side of a layer's weight, so that a layer has 16 MiB in float32.
-SIDE = 2048
-LAYER = 4 * SIDE * SIDE
-
-
-def state_dict_case(child: Child, name: str, gib: str) -> None:
-    """A large model's names and shapes as bfloat16 tensors: into a record, out, every bit compared."""
-    from .cases import fill, is_filled
-
-    shape_of = LLAMAS[name].resized(float(gib) * 2**30 * 2) if float(gib) else LLAMAS[name]
-    total = shape_of.nbytes // 2
-    flatrecord.ParametersRecord({"x": torch.zeros(1)}).to_torch_state_dict(keep_input=False)  # loaded once
-    interpreter = status("VmRSS")
-    child.phase("make the model")
-    state_dict, done = {}, 0
-    for i, (key, shape) in enumerate(shape_of.shapes()):
-        state_dict[key] = torch.empty(shape, dtype=torch.bfloat16)
-        fill(state_dict[key].view(torch.uint8).numpy(), i)
-        done += state_dict[key].nbytes
-        child.progress(done, total)
-    forget_peak()
-    child.phase("state_dict → record")
-    began = time.perf_counter()
-    record = flatrecord.ParametersRecord.from_torch_state_dict(state_dict)
-    child.phase("record → state_dict")
-    tensors = record.to_torch_state_dict(keep_input=False)
-    child.result(
-        seconds=time.perf_counter() - began,
-        peak=status("VmHWM") - interpreter,
-        interpreter=interpreter,
-        entries=len(tensors),
-        nbytes=sum(tensor.nbytes for tensor in tensors.values()),
-    )
-    child.phase("check every bit")
-    equal = done = 0
-    for i, tensor in enumerate(tensors.values()):
-        equal += is_filled(tensor.view(torch.uint8).numpy(), i)
-        done += tensor.nbytes
-        child.progress(done, total)
-    child.result(equal=equal, left=len(state_dict))
-    child.phase("end")
 
 
 def network(layers: int) -> torch.nn.Sequential:
@@ -79,7 +38,7 @@ def one_step(model: torch.nn.Module) -> None:
         hook.remove()
 
 
-def with_flatrecord(child: Child, record: flatrecord.ArrayRecord, layers: int) -> tuple:
+def with_flatrecord(child: Child, record: flatrecord.ArrayRecord, layers: int) -> Iterator:
     """The round with this package: the received memory is the model's, and the reply shows it."""
     child.phase("record → model")
     with torch.device("meta"):
@@ -101,7 +60,7 @@ def with_flatrecord(child: Child, record: flatrecord.ArrayRecord, layers: int) -
     yield model, reply
 
 
-def with_flwr(child: Child, record: flwr.app.ArrayRecord, layers: int) -> tuple:
+def with_flwr(child: Child, record: flwr.app.ArrayRecord, layers: int) -> Iterator:
     """The round with stock Flower, as its quickstart for PyTorch has it."""
     child.phase("record → model")
     model = network(layers)
