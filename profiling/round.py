@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run both rounds and print the table; 1 if ours took more than 1.05 times the model and a layer, or lost a bit."""
+    """Run both rounds and print the table; 1 if ours was not flat or a bit was lost.
+
+    Flat is 1.05 times the model, and the entry and the gradient in flight, which matter where it is small.
+    """
     console = Console()
     layers = round(options.gib * GIB / LAYER)
     if layers < 1:
@@ -50,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     console.print(found)
     whole = all(result["equal"] == result["entries"] == layers and result["trained"] for result in results.values())
     console.print(f"Every layer trained, and sent as it is in the model: {'yes' if whole else '[red]no[/]'}")
-    flat = max(results["flatrecord"]["peaks"].values()) <= 1.05 * layers * LAYER + LAYER
+    flat = max(results["flatrecord"]["peaks"].values()) <= 1.05 * layers * LAYER + 2 * LAYER
     if not flat:
-        console.print("[red]The peak with flatrecord was more than 1.05 times the model, and a layer.[/]")
+        console.print("[red]The peak with flatrecord was more than 1.05 times the model, and an entry and a gradient of 16 MiB.[/]")
     return 0 if whole and flat else 1
