@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -33,21 +34,21 @@ def is_filled(array: np.ndarray, entry: int) -> bool:
 
 def through_a_record(child: Child, model: dict[str, np.ndarray], keep_input: bool, interpreter: int) -> list[np.ndarray]:
     """Put a model into a record and take the arrays out again; reports peak and seconds."""
-    entries, nbytes = len(model), sum(array.nbytes for array in model.values())
     forget_peak()
     child.phase("dict → record")
     began = time.perf_counter()
     record = ParametersRecord(model, keep_input=keep_input)
     child.phase("record → arrays")
     arrays = record.to_numpy_ndarrays(keep_input=keep_input)
-    child.result(
-        seconds=time.perf_counter() - began,
-        peak=status("VmHWM") - interpreter,
-        interpreter=interpreter,
-        entries=entries,
-        nbytes=nbytes,
-    )
+    report(child, arrays, time.perf_counter() - began, interpreter)
     return arrays
+
+
+def report(child: Child, arrays: Iterable, seconds: float, interpreter: int) -> None:
+    """Say what it took until `arrays`, which may be tensors, had come out of a record."""
+    sizes = [array.nbytes for array in arrays]
+    peak = status("VmHWM") - interpreter
+    child.result(seconds=seconds, peak=peak, interpreter=interpreter, entries=len(sizes), nbytes=sum(sizes))
 
 
 def real(child: Child) -> None:

@@ -8,7 +8,7 @@ import torch
 
 import flatrecord
 
-from .cases import fill, is_filled
+from .cases import fill, is_filled, report
 from .models import LLAMAS
 from .process import Child, forget_peak, status
 
@@ -32,13 +32,7 @@ def state_dict_case(child: Child, name: str, gib: str) -> None:
     record = flatrecord.ParametersRecord.from_torch_state_dict(state_dict)
     child.phase("record → state_dict")
     tensors = record.to_torch_state_dict(keep_input=False)
-    child.result(
-        seconds=time.perf_counter() - began,
-        peak=status("VmHWM") - interpreter,
-        interpreter=interpreter,
-        entries=len(tensors),
-        nbytes=sum(tensor.nbytes for tensor in tensors.values()),
-    )
+    report(child, tensors.values(), time.perf_counter() - began, interpreter)
     child.phase("check every bit")
     equal = done = 0
     for i, tensor in enumerate(tensors.values()):

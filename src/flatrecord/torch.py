@@ -194,7 +194,7 @@ def _reason(tensor: torch.Tensor) -> str | None:
         return f"got one on the meta device, which has no values (layout {tensor.layout})"
     try:
         tensor.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:
         return f"and this one has no memory of its own: {error}"
     return None
 
@@ -337,7 +337,7 @@ class Form:
         # it to shared memory.
         if writable and isinstance(root, StorageMemory) and root.address == address:
             return root.owner
-        key = root.key if isinstance(root, Memory) else id(root), address
+        key = root.key if isinstance(root, StorageMemory) else id(root), address
         if key not in self._storages:
             loan = Loan(buffer, address, nbytes)
             self._storages[key] = torch.frombuffer(loan, dtype=torch.uint8).untyped_storage()

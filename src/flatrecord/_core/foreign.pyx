@@ -95,32 +95,26 @@ cdef class Memory(Region):
         The whole of what the other library manages as one block; zero if that is `elsewhere`.
     elsewhere : bool
         The block is not in the host's memory.
+
+    Notes
+    -----
+    An adapter's subclass has besides:
+
+    ``key``
+        int; the same for all that hold the same block, while any of them lives.
+    ``users()``
+        How many others hold the block.
+    ``is_only_way()``
+        Whether nobody can reach the memory but through the block; False where that is not known.
+    ``beneath()``
+        The `Loan` through which the block is in the other library's hands; None if it is its own.
+    ``stay()``
+        See to it that the block is not moved or resized, as it is borrowed from now on.
     """
 
     def __init__(self, owner, size_t address, Py_ssize_t nbytes, bint elsewhere):
         Region.__init__(self, owner, address, nbytes)
         self.elsewhere = elsewhere
-
-    @property
-    def key(self):
-        """int: the same for all that hold the same block, while any of them lives."""
-        raise NotImplementedError
-
-    def users(self):
-        """How many others hold the block."""
-        raise NotImplementedError
-
-    def stay(self):
-        """See to it that the block is not moved or resized, as it is borrowed from now on."""
-        raise NotImplementedError
-
-    def is_only_way(self):
-        """Whether nobody can reach the memory but through the block; False where that is not known."""
-        raise NotImplementedError
-
-    def beneath(self):
-        """The `Loan` through which the block is in the other library's hands; None if it is its own."""
-        raise NotImplementedError
 
 
 @cython.no_gc_clear
