@@ -6,6 +6,8 @@ import warnings
 import ml_dtypes
 import numpy as np
 
+from flatrecord import ParametersRecord
+
 
 def npy(array: np.ndarray) -> bytes:
     """What ``numpy.save`` writes, and ``numpy.load`` reads: void for float8_e5m2 and complex32."""
@@ -29,6 +31,20 @@ def filled(shape, dtype) -> np.ndarray:
     if dtype.itemsize == 0:
         return np.zeros(shape, dtype)
     return raw.view(dtype).reshape(shape) if count else np.zeros(shape, dtype)
+
+
+def entered(value, **options) -> str:
+    """How a value enters a record when the dict that is given holds the one reference to it."""
+    return ParametersRecord({"x": value()}, **options)["x"].ownership
+
+
+def check_taken(value) -> None:
+    """Whether `value`, which makes what nobody else holds, enters a record as each option says."""
+    assert entered(value) == "taken"
+    assert entered(value, copy=True) == "snapshot"
+    assert entered(value, copy=False) == "borrowed"
+    assert entered(value, keep_input=True) == "snapshot"
+    assert entered(value, keep_input=True, copy=False) == "borrowed"
 
 
 def model(entries: int = 4) -> dict[str, np.ndarray]:

@@ -8,18 +8,13 @@ from collections import OrderedDict, UserDict
 import ml_dtypes
 import numpy as np
 import pytest
-from arrays import model
+from arrays import check_taken, entered, model
 
 from flatrecord import Array, ArrayRecord, ParametersRecord
 
 
 def address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
-
-
-def entered(value, **options) -> str:
-    """How `value` enters a record when the dict that is given holds the one reference to it."""
-    return ParametersRecord({"x": value()}, **options)["x"].ownership
 
 
 TAKEN = {
@@ -56,11 +51,7 @@ SHARED = {
 
 @pytest.mark.parametrize("how", TAKEN)
 def test_what_nobody_else_holds_is_taken(how):
-    assert entered(TAKEN[how]) == "taken"
-    assert entered(TAKEN[how], copy=True) == "snapshot"
-    assert entered(TAKEN[how], copy=False) == "borrowed"
-    assert entered(TAKEN[how], keep_input=True) == "snapshot"
-    assert entered(TAKEN[how], keep_input=True, copy=False) == "borrowed"
+    check_taken(TAKEN[how])
 
 
 @pytest.mark.parametrize("how", COPIED)

@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import subprocess
+import sys
+import textwrap
 import weakref
 
 import numpy as np
@@ -164,6 +167,25 @@ def test_a_tie_survives_a_failure():
     with pytest.raises(ValueError, match="key 'a': copy=False"):
         record.to_numpy_ndarrays(keep_input=False, copy=False)
     assert list(record) == ["a", "b"] and record.ties() == [("a", "b")] and held is record["a"]
+
+
+@pytest.mark.memory
+def test_out_of_memory_names_the_entry_for_which_there_was_no_room():
+    script = """
+        import resource, numpy as np
+        from flatrecord import ParametersRecord
+        base = np.zeros(1 << 28)  # 2 GiB
+        source = {"odd": base[:8:2], "whole": base}
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+        try:
+            ParametersRecord(source)
+        except MemoryError as error:
+            print(error)
+        assert list(source) == ["odd", "whole"] and source["whole"] is base
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"key 'whole': cannot allocate {2 << 30} bytes for an array\n"
 
 
 def test_what_does_not_touch_is_not_tied():

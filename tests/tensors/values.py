@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from flatrecord import ParametersRecord
 from flatrecord.dtypes import TORCH
 
 DTYPES = [getattr(torch, name) for name in TORCH]
@@ -39,11 +38,6 @@ def are_tied(*tensors: torch.Tensor) -> bool:
 def model() -> nn.Module:
     """A small model with parameters, buffers and a number."""
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
-
-
-def entered(tensor, **options) -> str:
-    """How a tensor enters a record when the dict that is given holds the one reference to it."""
-    return ParametersRecord({"x": tensor()}, **options)["x"].ownership
 
 
 DEVICES = ["cpu"] + ([str(torch.accelerator.current_accelerator())] if torch.accelerator.is_available() else [])

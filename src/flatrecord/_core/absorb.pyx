@@ -237,7 +237,7 @@ cdef class Intake:
         cdef dict counts = {}  # id of a value -> number of its names
         cdef dict places = {}  # id of a value -> its place in the lists below
         cdef dict converted = {}  # what values with the same elements have in common -> ndarray and Buffer
-        cdef list values = [], adapters = [], memories = [], arrays = [], payloads = [], shown = []
+        cdef list values = [], adapters = [], memories, arrays = [], payloads = [], shown = []
         cdef Py_ssize_t i, j, failed = 0
         cdef Trail trail
         cdef Holder holder

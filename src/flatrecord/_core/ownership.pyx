@@ -111,7 +111,7 @@ cdef list admit_group(list arrays, bint popped, Holder holder, Trail *trail, Py_
     list of Buffer
         The same Buffer for arrays on the same bytes.
     """
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, failed = 0
     cdef list results = [None] * len(arrays), pointers = [], sizes = [], contiguous = []
     cdef dict alike = {}
     cdef ndarray array
@@ -136,7 +136,12 @@ cdef list admit_group(list arrays, bint popped, Holder holder, Trail *trail, Py_
                 alike[key] = hold(array, cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array), TAKEN)
             results[i] = alike[key]
         return results
-    for i, buffer in zip(contiguous, copies(pointers, sizes, at)):
+    try:
+        buffers = copies(pointers, sizes, &failed)
+    except BaseException:
+        at[0] = contiguous[failed]
+        raise
+    for i, buffer in zip(contiguous, buffers):
         results[i] = buffer
     return results
 

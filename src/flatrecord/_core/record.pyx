@@ -17,7 +17,7 @@ from .errors cimport add_name, type_name
 from .foreign cimport adapter_of
 from .npy cimport Header
 from .release cimport release, show
-from .ties cimport memory_of, ties_of
+from .ties cimport memory_in_use, ties_of
 
 cdef Py_ssize_t REPR_ENTRIES = 4
 
@@ -231,7 +231,7 @@ cdef class ParametersRecord:
             base counts.
         """
         with cython.critical_section(self):
-            return memory_of(list(self.entries.values()))
+            return memory_in_use(list(self.entries.values()))
 
     def ties(self):
         """The entries that share memory.

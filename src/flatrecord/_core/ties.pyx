@@ -22,7 +22,7 @@ cdef tuple extent(Array array):
     return <size_t> start, <size_t> end
 
 
-cdef Py_ssize_t memory_of(list arrays) except -1:
+cdef Py_ssize_t memory_in_use(list arrays) except -1:
     """Bytes of memory that some Arrays keep in use; what several show counts once."""
     cdef Py_ssize_t total = 0
     cdef size_t start, end, reached = 0
