@@ -9,7 +9,7 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     *("copying", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
-    *("errors", "release", "absorb", "ties", "record"),
+    *("parts", "errors", "release", "absorb", "ties", "record"),
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = {
     *("copying", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
-    *("errors", "release", "absorb", "ties", "record"),
+    *("parts", "errors", "release", "absorb", "ties", "record"),
 }
 
 

@@ -8,6 +8,7 @@ from ._core.foreign import register
 from ._core.record import ArrayRecord, ParametersRecord
 
 register("torch", "Tensor", "flatrecord.torch")
+register("safetensors", None, "flatrecord.safetensors")
 
 __version__ = "0.1.0"
 

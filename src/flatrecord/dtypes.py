@@ -13,6 +13,16 @@ TORCH = (
     *("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
 )
 
+# What a safetensors file says, and what NumPy or ml_dtypes call it. Its F4 and F6 types put more than one element into
+# a byte, which none of NumPy's do. https://github.com/huggingface/safetensors, the `Dtype` of release 0.8.
+SAFETENSORS = {
+    "BOOL": "bool",
+    **{f"{letter}{bits}": f"{kind}{bits}" for letter, kind in (("U", "uint"), ("I", "int")) for bits in (8, 16, 32, 64)},
+    **{"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "C64": "complex64"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E8M0": "float8_e8m0fnu"},
+    **{"F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
+}
+
 
 def numpy_dtype(name: str) -> np.dtype | None:
     """The dtype of that name in NumPy or ml_dtypes; None where the installed release has none."""

@@ -259,6 +259,12 @@ def converts(tensor: torch.Tensor) -> bool:
 
 
 @_plainly
+def describe(tensor: torch.Tensor) -> tuple[np.dtype, tuple[int, ...]]:
+    """Dtype and shape of what `expose` gives."""
+    return _NUMPY[tensor.dtype], tuple(tensor.shape)
+
+
+@_plainly
 def expose(tensor: torch.Tensor, memory: StorageMemory) -> np.ndarray:
     """An ndarray on `memory`, or on a copy of the elements on the host if `tensor` has to be converted."""
     if converts(tensor):

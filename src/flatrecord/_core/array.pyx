@@ -423,7 +423,7 @@ def array_from_numpy(ndarray, *, copy=None):
 
 
 def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
-    """Make an Array from what pickle kept of it.
+    """Make an Array from what pickle or a file kept of it.
 
     Raises
     ------
@@ -441,7 +441,7 @@ def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
         return made_of(cls, header_of_fields(dtype, checked_shape(shape), exact_str(stype)), buffer, listed)
     header = parse_header(start, len(start), buffer.nbytes, dtype, &offset)
     if offset != len(start) or header.shape != checked_shape(shape) or stype != header.stype:
-        raise ValueError("the header of a pickled Array does not agree with its fields")
+        raise ValueError("the header that was kept of an Array does not agree with its fields")
     known = header_of_ndarray(ndarray_over(header, buffer, 0, False))
     # Another release of NumPy may have written the same header in other words.
     if known.preamble == start:

@@ -1,5 +1,5 @@
 """What an error says about the entry for which it was raised."""
 
-cdef int add_name(error, name) noexcept
-cdef int add_note(error, text) noexcept
-cdef str type_name(value)
+cpdef int add_name(error, name) noexcept
+cpdef int add_note(error, text) noexcept
+cpdef str type_name(value)

@@ -18,4 +18,4 @@ cdef class Loan(Region):
     pass  # `owner` is a Buffer
 
 
-cdef object adapter_of(value)
+cpdef object adapter_of(value)

@@ -13,6 +13,8 @@ values is met. What the core asks of an adapter:
     holds any of them in further ways.
 ``converts(value)``
     Whether the elements of `value` have to be copied before an ndarray can show them.
+``describe(value)``
+    Dtype and shape of the ndarray that `expose` gives, at no cost.
 ``expose(value, memory)``
     An ndarray whose base is a Memory: `memory`, or a new one if `value` is converted.
 ``identity(value)``
@@ -28,11 +30,14 @@ from importlib import import_module
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 
-cdef dict ADAPTERS = {}  # name of a library -> (name of its class there, name of the adapter's module)
+cdef dict ADAPTERS = {}  # name of a library or format -> (name of its class there, name of the adapter's module)
 
 
 def register(str library, str kind, str module):
-    """Let `module` be the adapter for instances of the class `kind` of `library`."""
+    """Let `module` be the adapter for instances of the class `kind` of `library`.
+
+    `kind` is None for a format of files, whose module is asked for by name only.
+    """
     ADAPTERS[library] = kind, module
 
 
@@ -53,11 +58,11 @@ def adapter(str library):
         raise ModuleNotFoundError(message, name=library) from None
 
 
-cdef object adapter_of(value):
+cpdef object adapter_of(value):
     """The adapter for `value`; None if there is none. Imports no library that the caller has not."""
     cdef str library, kind, module
     for library, (kind, module) in ADAPTERS.items():
-        cls = getattr(sys.modules.get(library), kind, None)
+        cls = None if kind is None else getattr(sys.modules.get(library), kind, None)
         if cls is not None and isinstance(value, cls):
             return import_module(module)
     return None

@@ -1,5 +1,6 @@
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from os import PathLike
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, overload
 
 from numpy.typing import NDArray
@@ -34,6 +35,24 @@ class ParametersRecord(MutableMapping[str, Array]):
     def to_torch_state_dict(
         self, *, keep_input: bool = True, copy: bool | None = None
     ) -> OrderedDict[str, Tensor]: ...
+    def save(
+        self,
+        path: str | PathLike[str],
+        metadata: Mapping[str, str] | None = None,
+        keep_input: bool = True,
+        *,
+        checksum: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> int: ...
+    @classmethod
+    def load(cls, path: str | PathLike[str], mmap: bool = True, *, keys: Iterable[str] | None = None) -> Self: ...
+    def write(
+        self, stream: Any, metadata: Mapping[str, str] | None = None, keep_input: bool = True
+    ) -> int: ...
+    @classmethod
+    def read(cls, stream: Any, *, limit: int | None = None) -> Self: ...
+    def verify(self, *, contents: bool = False) -> None: ...
+    origin: Any
     def count_bytes(self) -> int: ...
     def count_memory(self) -> int: ...
     def ties(self) -> list[tuple[str, ...]]: ...

@@ -205,6 +205,47 @@ cdef class ParametersRecord:
             state_dict._metadata = deepcopy(metadata)
         return state_dict
 
+    def save(self, path, metadata=None, keep_input=True, *, checksum=False, progress=None):
+        """Write the record to a safetensors file: `flatrecord.safetensors.save`."""
+        return adapter("safetensors").save(
+            self, path, metadata, keep_input, checksum=checksum, progress=progress
+        )
+
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def load(cls, path, mmap=True, *, keys=None):
+        """Make a record of a safetensors file, mapped or read: `flatrecord.safetensors.load`."""
+        return adapter("safetensors").load(path, mmap, keys=keys, cls=cls)
+
+    def write(self, stream, metadata=None, keep_input=True):
+        """Write the record to a pipe, a socket or another stream: `flatrecord.safetensors.write`."""
+        return adapter("safetensors").write(self, stream, metadata, keep_input)
+
+    @classmethod
+    @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
+    def read(cls, stream, *, limit=None):
+        """Read a record from a pipe, a socket or another stream: `flatrecord.safetensors.read`."""
+        return adapter("safetensors").read(stream, limit=limit, cls=cls)
+
+    def verify(self, *, contents=False):
+        """Check that what the record was loaded from is still what it was.
+
+        Parameters
+        ----------
+        contents : bool
+            Also compare the SHA-256 of each entry with the one that it was saved with. Reads every byte; without
+            this, only size, time and inode of the file are looked at.
+
+        Raises
+        ------
+        ValueError
+            If the file has changed, is gone, or another is in its place; or if an entry is not what was saved.
+            If there is nothing to compare with: the record was not loaded, or saved without a checksum.
+        """
+        if self.origin is None:
+            raise ValueError("the record was not loaded from a file or read from a stream: there is nothing to compare with")
+        self.origin.verify(self, contents)
+
     def count_bytes(self):
         """Number of bytes in the record: the serialized arrays and the keys.
 
@@ -330,7 +371,7 @@ cdef class ParametersRecord:
         """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
         cdef ParametersRecord other = type(self).__new__(type(self))
         other.entries.update(self.entries)
-        other.metadata = self.metadata
+        other.metadata, other.origin = self.metadata, self.origin
         if hasattr(self, "__dict__"):  # of a subclass
             other.__dict__.update(self.__dict__)
         return other

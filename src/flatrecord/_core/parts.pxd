@@ -1,0 +1,1 @@
+"""Arrays made of parts that came from a file or a stream."""

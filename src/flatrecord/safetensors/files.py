@@ -1,0 +1,262 @@
+"""Files: one that takes another's place all at once, and one that is read or mapped."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from .._core.array import Array, _rebuild
+from .._core.buffer import Buffer
+from .._core.errors import add_name
+from .._core.parts import admit, array_of_block, blank, seal
+from .layout import PREFIX, Layout, Slot, dtype_of, header_length, parsed
+from .vectored import MOST, advance
+
+PIECE = 16 << 20  # bytes that are read in one call
+THREADS = 4  # more do not make memory faster
+
+
+class Replacement:
+    """A new file that takes the place of `path` once it is complete, or never.
+
+    Until `commit`, it has no name where the file system knows such files (``O_TMPFILE``), so that
+    nothing is left even if the process is killed. The name that it has else, and for a moment within
+    `commit`, is ``.flatrecord-*.tmp``, in the same folder.
+
+    Attributes
+    ----------
+    descriptor : int
+        Open for writing and reading.
+    """
+
+    def __init__(self, path: str) -> None:
+        path = os.path.realpath(path)  # a symbolic link stays one
+        folder, self._name = os.path.split(path)
+        mode = None
+        with suppress(FileNotFoundError):
+            found = os.stat(path).st_mode
+            if not stat.S_ISREG(found):
+                raise ValueError(f"{path!r} is not a regular file: open it and use write()")
+            mode = stat.S_IMODE(found)
+        self._temporary: str | None = None
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.descriptor = self._made(folder)
+            if mode is not None:
+                os.fchmod(self.descriptor, mode)
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    def _made(self, folder: str) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+            try:
+                return os.open(folder, flags | os.O_TMPFILE, 0o666)
+            except OSError as error:
+                # What file systems and kernels that have no such files say.
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+                    raise
+        self._temporary = _temporary_name()
+        return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._folder)
+
+    def commit(self) -> None:
+        """Put the file in its place, so that after a power failure too either the old or the new one is whole."""
+        os.fsync(self.descriptor)
+        if self._temporary is None:
+            self._temporary = _temporary_name()
+            source = f"/proc/self/fd/{self.descriptor}"
+            # Told of a folder, os.link makes the system call that follows the link in /proc.
+            os.link(source, self._temporary, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=True)
+        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._temporary = None
+        try:
+            os.fsync(self._folder)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of file systems that cannot sync a folder
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._temporary is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._folder)
+        os.close(self.descriptor)
+        os.close(self._folder)
+
+
+def _temporary_name() -> str:
+    return f".flatrecord-{secrets.token_hex(8)}.tmp"
+
+
+class FileState(NamedTuple):
+    """What tells that a file is still the one that was read."""
+
+    path: str
+    device: int
+    inode: int
+    size: int  # bytes
+    modified: int  # nanoseconds since 1970
+
+    @classmethod
+    def of(cls, path: str, found: os.stat_result) -> Self:
+        return cls(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class Source:
+    """A safetensors file that is open for reading.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    ValueError
+        If it is not a whole and consistent safetensors file; the message names it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = os.fstat(self.descriptor)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, "a folder: load a file in it, or its model.safetensors.index.json", path)
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{path!r} is not a regular file: open it and use read()")
+            self.state = FileState.of(path, found)
+            with naming(path):
+                length = header_length(self._read(0, PREFIX), found.st_size)
+                self.layout = parsed(self._read(PREFIX, length), found.st_size - PREFIX - length)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+
+    def _read(self, offset: int, nbytes: int) -> bytes:
+        return os.pread(self.descriptor, nbytes, offset)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self.descriptor)
+
+    def mapped(self, names: Iterable[str]) -> dict[str, Array]:
+        """Arrays that show the file."""
+        with naming(self.path):
+            return mapped(self.descriptor, self.layout, names)
+
+    def read(self, names: Iterable[str]) -> dict[str, Array]:
+        """Arrays in memory of their own, which is read by several threads at once."""
+        blocks: dict[str, Buffer] = {}
+        with naming(self.path):
+            for name in names:
+                slot = self.layout.slots[name]
+                if slot.serialized is None:
+                    dtype_of(name, slot.code)
+                blocks[name] = block_for(name, slot)
+            _fill(self.descriptor, self.layout, blocks)
+            return {name: array_from(name, self.layout.slots[name], block) for name, block in blocks.items()}
+
+
+class naming:
+    """Let a ValueError that is raised within say of which file it speaks."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if type(error) is ValueError:
+            error.args = (f"{self._path}: {error}",)
+
+
+def mapped(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, Array]:
+    """Arrays that show the payloads of an open file, which may have no name any more."""
+    size = layout.begin + layout.nbytes
+    view = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ))[layout.begin :]
+    return {
+        name: array_from(name, slot, admit(view[slot.start : slot.stop]))
+        for name in names
+        for slot in (layout.slots[name],)
+    }
+
+
+def block_for(name: str, slot: Slot) -> Buffer:
+    """Memory for one payload, to be filled."""
+    try:
+        return blank(slot.nbytes)
+    except MemoryError as error:
+        add_name(error, name)
+        raise
+
+
+def array_from(name: str, slot: Slot, block: Buffer) -> Array:
+    """The Array of a payload.
+
+    Raises
+    ------
+    ValueError
+        If the two do not go together; the message names the key.
+    """
+    if slot.serialized is None:
+        return array_of_block(block, dtype_of(name, slot.code), slot.shape)
+    kept = slot.serialized
+    try:
+        return _rebuild(Array, kept.dtype, kept.shape, False, kept.stype, kept.preamble, block)
+    except ValueError as error:
+        add_name(error, name)
+        raise
+
+
+def _fill(descriptor: int, layout: Layout, blocks: dict[str, Buffer]) -> None:
+    """Read payloads into blocks, and seal these."""
+    jobs: list[tuple[int, list[memoryview]]] = []
+    end = room = 0
+    for name in sorted(blocks, key=lambda name: layout.slots[name].start):
+        start = layout.begin + layout.slots[name].start
+        view = memoryview(blocks[name])
+        at = 0
+        while at < len(view):
+            if not jobs or start + at != end or room == 0 or len(jobs[-1][1]) == MOST:
+                jobs.append((start + at, []))
+                room = PIECE
+            part = view[at : at + room]
+            jobs[-1][1].append(part)
+            at += len(part)
+            room -= len(part)
+            end = start + at
+    threads = min(THREADS, len(os.sched_getaffinity(0)), len(jobs))
+    if threads < 2:
+        for offset, views in jobs:
+            _read_at(descriptor, offset, views)
+    else:
+        with ThreadPoolExecutor(threads, "flatrecord-read") as pool:
+            try:
+                for _ in pool.map(lambda job: _read_at(descriptor, *job), jobs):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    for block in blocks.values():
+        seal(block)
+
+
+def _read_at(descriptor: int, offset: int, views: list[memoryview]) -> None:
+    while views:
+        count = os.preadv(descriptor, views, offset)
+        if count == 0:
+            raise ValueError(f"the file ends at byte {offset}: it was cut while it was read")
+        offset += count
+        advance(views, count)

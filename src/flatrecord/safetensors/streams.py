@@ -1,0 +1,135 @@
+"""Bytes to and from anything that has a stream of them: files, pipes, sockets, HTTP bodies.
+
+Short reads and writes are carried on. Where a stream is non-blocking and not ready, it is waited for if it has a
+file descriptor.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import socket
+from collections.abc import Callable
+from errno import EAGAIN
+from typing import Any
+
+from .vectored import advance
+
+PIECE = 1 << 20  # bytes asked for or sent in one call
+SMALL = 64 << 10  # shorter pieces are joined before they go to a stream's write()
+
+Send = Callable[[list[memoryview]], None]
+
+
+def file_sender(descriptor: int) -> Send:
+    """Vectored writes to a file descriptor that blocks."""
+    return lambda batch: _send_all(batch, lambda views: os.writev(descriptor, views))
+
+
+def stream_sender(stream: Any) -> Send:
+    """What sends a batch of memoryviews to `stream`: vectored to a bare socket, else by its ``write``.
+
+    Raises
+    ------
+    TypeError
+        If it is no stream of bytes that can be written to.
+    """
+    if isinstance(stream, socket.socket) and not hasattr(stream, "write"):  # TLS has, and no sendmsg
+        return lambda batch: _send_all(batch, lambda views: _patiently(stream, select.POLLOUT, stream.sendmsg, views))
+    if isinstance(stream, io.TextIOBase) or not hasattr(stream, "write"):
+        raise TypeError(f"a record is written to a socket or a binary stream, got {type(stream).__name__}")
+
+    def write(views: list[memoryview]) -> int:
+        first = views[0]
+        if len(first) < SMALL:
+            few: list[memoryview] = []
+            while len(few) < len(views) and len(views[len(few)]) < SMALL:
+                few.append(views[len(few)])
+            first = memoryview(b"".join(few))
+        count: int = _patiently(stream, select.POLLOUT, stream.write, first)
+        if count > len(first):
+            raise OSError(f"the stream's write() returned {count} for {len(first)} bytes")
+        return count
+
+    return lambda batch: _send_all(batch, write)
+
+
+def _send_all(batch: list[memoryview], send: Callable[[list[memoryview]], int]) -> None:
+    """Call `send` until all is sent; it says how many bytes it has sent of what it got."""
+    while batch:
+        count = send(batch)
+        if count <= 0:
+            raise OSError(f"{count} bytes were written, with {sum(map(len, batch))} left")
+        advance(batch, count)
+
+
+def stream_filler(stream: Any) -> Callable[[memoryview], int]:
+    """What reads from `stream` into a memoryview until that is full or the stream ends; it says how much it has read.
+
+    Raises
+    ------
+    TypeError
+        If it is no stream of bytes that can be read from.
+    """
+    if isinstance(stream, io.TextIOBase):
+        raise TypeError(f"a record is read from a binary stream, got {type(stream).__name__}")
+    if hasattr(stream, "readinto"):
+        into = stream.readinto
+    elif hasattr(stream, "recv_into"):
+        into = stream.recv_into
+    elif hasattr(stream, "read"):
+        into = lambda view: _copied(stream, view)
+    else:
+        raise TypeError(f"a record is read from a socket or a binary stream, got {type(stream).__name__}")
+
+    def fill(view: memoryview) -> int:
+        done = 0
+        while done < len(view):
+            piece = view[done : done + PIECE]
+            count = _patiently(stream, select.POLLIN, into, piece)
+            if count == 0:
+                break
+            if not 0 < count <= len(piece):
+                raise OSError(f"the stream said that it read {count} bytes into {len(piece)}")
+            done += count
+        return done
+
+    return fill
+
+
+def _copied(stream: Any, view: memoryview) -> int | None:
+    data = stream.read(len(view))
+    if data is None:
+        return None
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a record is read from a binary stream, but its read() returned {type(data).__name__}")
+    if len(data) > len(view):
+        raise OSError(f"the stream's read() returned {len(data)} bytes, and was asked for {len(view)}")
+    view[: len(data)] = data
+    return len(data)
+
+
+def flush(stream: Any) -> None:
+    """Flush `stream` if it can be flushed."""
+    if hasattr(stream, "flush"):
+        _patiently(stream, select.POLLOUT, lambda _: stream.flush() or 0, None)
+
+
+def _patiently(stream: Any, event: int, call: Callable[[Any], int | None], argument: Any) -> int:
+    """`call(argument)`, as soon as the stream is ready for it."""
+    while True:
+        try:
+            count = call(argument)
+        except BlockingIOError as error:
+            count = getattr(error, "characters_written", 0) or None  # what a BufferedWriter took all the same
+        if count is not None:
+            return count
+        try:
+            descriptor = stream.fileno()
+        except (AttributeError, OSError):
+            way = "written to" if event == select.POLLOUT else "read from"
+            raise BlockingIOError(EAGAIN, f"the stream is not ready to be {way}, and has no fileno() to wait for it") from None
+        poll = select.poll()
+        poll.register(descriptor, event)
+        poll.poll()
