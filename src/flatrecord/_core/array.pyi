@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Buffer, disjoint_base
 
+from . import buffer as _core_buffer
+
 class _Writable(Protocol):
     def write(self, data: memoryview, /) -> int | None: ...
 
@@ -75,3 +77,12 @@ class Array:
     def __deepcopy__(self, memo: Any) -> Self: ...
 
 def array_from_numpy(ndarray: NDArray[Any], *, copy: bool | None = None) -> Array: ...
+def _rebuild(
+    cls: type[Array],
+    dtype: str,
+    shape: Sequence[int],
+    listed: bool,
+    stype: str,
+    preamble: bytes,
+    payload: _core_buffer.Buffer,
+) -> Array: ...

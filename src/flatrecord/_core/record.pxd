@@ -4,7 +4,7 @@
 cdef class ParametersRecord:
     cdef dict entries  # str -> Array, in order; only ever changed through this class
     cdef object metadata  # `_metadata` of the state_dict that was put in, a copy of our own; or None
-    cdef public object origin  # what `verify` asks: where the arrays were loaded from; or None
+    cdef object source  # what `verify` asks: where the arrays were loaded from; or None
     cdef object __weakref__
 
 

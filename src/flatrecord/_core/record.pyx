@@ -242,9 +242,18 @@ cdef class ParametersRecord:
             If the file has changed, is gone, or another is in its place; or if an entry is not what was saved.
             If there is nothing to compare with: the record was not loaded, or saved without a checksum.
         """
-        if self.origin is None:
+        if self.source is None:
             raise ValueError("the record was not loaded from a file or read from a stream: there is nothing to compare with")
-        self.origin.verify(self, contents)
+        self.source.verify(self, contents)
+
+    @property
+    def origin(self):
+        """What the record was loaded from, which `verify` asks; None if it was not loaded."""
+        return self.source
+
+    @origin.setter
+    def origin(self, source):
+        self.source = source
 
     def count_bytes(self):
         """Number of bytes in the record: the serialized arrays and the keys.
@@ -371,7 +380,7 @@ cdef class ParametersRecord:
         """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
         cdef ParametersRecord other = type(self).__new__(type(self))
         other.entries.update(self.entries)
-        other.metadata, other.origin = self.metadata, self.origin
+        other.metadata, other.source = self.metadata, self.source
         if hasattr(self, "__dict__"):  # of a subclass
             other.__dict__.update(self.__dict__)
         return other

@@ -183,8 +183,10 @@ class naming:
 
 
 def mapped(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, Array]:
-    """Arrays that show the payloads of an open file, which may have no name any more."""
-    size = layout.begin + layout.nbytes
+    """Arrays that show payloads of an open file, which may have no name any more, and may end after these."""
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        return {}
     view = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ))[layout.begin :]
     return {
         name: array_from(name, slot, admit(view[slot.start : slot.stop]))

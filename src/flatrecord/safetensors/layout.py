@@ -32,6 +32,7 @@ MAX_HEADER = 100_000_000  # bytes; the reference library refuses longer ones
 PREFIX = 8  # bytes that give the header's length
 MAX_AXES = 64  # NumPy 2's own limit
 MAX_SIZE = 2**63 - 1
+MAX_DIGITS = 20
 METADATA = "__metadata__"
 OURS = "flatrecord"
 
@@ -185,12 +186,12 @@ def _json(value: Any) -> str:
 # ---------------------------------------------------------------------------------------- parsing
 
 
-def header_length(prefix: bytes, available: int | None = None) -> int:
+def header_length(prefix: bytes | bytearray, available: int | None = None) -> int:
     """The length of a header, in bytes.
 
     Parameters
     ----------
-    prefix : bytes
+    prefix : bytes-like
         The first eight bytes.
     available : int, optional
         How many bytes there are in all, where that is known.
@@ -210,12 +211,12 @@ def header_length(prefix: bytes, available: int | None = None) -> int:
     return length
 
 
-def parsed(header: bytes, available: int | None = None) -> Layout:
+def parsed(header: bytes | bytearray, available: int | None = None) -> Layout:
     """Parse a header.
 
     Parameters
     ----------
-    header : bytes
+    header : bytes-like
         The JSON, without the length before it.
     available : int, optional
         How many bytes of payload there are, where that is known.
@@ -253,7 +254,9 @@ def parsed(header: bytes, available: int | None = None) -> Layout:
 def strict_json(text: str) -> dict[str, Any]:
     """Parse a JSON object in which no key comes twice and every text is text."""
     try:
-        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        found = json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_int=_integer, parse_constant=_no_constant
+        )
     except RecursionError:
         raise fault("the JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -275,6 +278,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             except UnicodeEncodeError:
                 raise fault(f"{part!r:.80} is not text") from None
     return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise fault(f"a number has {len(digits)} digits")
+    return int(digits)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -303,7 +312,7 @@ def _slot(name: str, entry: Any, serialized: Serialized | None) -> Slot:
         raise bad(f"its data_offsets {offsets} run backwards")
     bits = prod(shape) * _BITS[code]
     # NumPy makes no array whose other axes overflow, even if it is empty.
-    if prod(size for size in shape if size) * _BITS[code] > MAX_SIZE:
+    if prod(size for size in shape if size) * _BITS[code] > 8 * MAX_SIZE:
         raise bad(f"its shape {shape!r:.80} overflows")
     if bits % 8 or bits // 8 != stop - start:
         raise bad(f"{code} of shape {shape!r:.80} needs {-(-bits // 8)} bytes, its data_offsets {offsets} hold {stop - start}")

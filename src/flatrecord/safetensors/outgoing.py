@@ -29,76 +29,81 @@ class Outgoing:
     ----------
     value : Array, numpy.ndarray or torch.Tensor; None
         None once it is written.
-    descr : numpy.dtype; None
-        Of the elements as they are written; None where they are none of NumPy's.
+    code, shape : str and tuple of int
+        What the header says that it is.
+    nbytes, itemsize : int
+        Length of the payload, and of one element, in bytes.
+    serialized : Serialized or None
+        What restores it, where the format has no dtype for it.
     """
 
-    __slots__ = ("code", "descr", "name", "nbytes", "serialized", "shape", "value")
+    __slots__ = ("_descr", "code", "itemsize", "name", "nbytes", "serialized", "shape", "value")
 
     def __init__(self, name: str, value: Any) -> None:
         self.name, self.value = name, value
+        self.code, self.itemsize = "U8", 1
         self.serialized: Serialized | None = None
-        self.descr: np.dtype | None = None
-        if isinstance(value, Array) and value.stype != "numpy.ndarray":
-            self._as_bytes(value.nbytes, Serialized(value.dtype, tuple(value.shape), value.stype, b""))
+        self._descr: np.dtype | None = None  # of what is written; None where an Array is written as it is serialized
+        dtype, shape = _described(value)
+        descr = None if dtype is None else little_endian(dtype)
+        if descr is not None and descr in CODES:
+            self.code, self.shape, self._descr, self.itemsize = CODES[descr], shape, descr, descr.itemsize
+            self.nbytes = descr.itemsize * prod(shape)
             return
-        if isinstance(value, Array):
-            dtype, shape = value.numpy().dtype, tuple(value.shape)
-        elif isinstance(value, np.ndarray):
-            dtype, shape = header_of(value).descr, value.shape
-        else:
-            adapter = adapter_of(value)
-            if adapter is None:
-                raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
-            adapter.check(value, None)
-            dtype, shape = adapter.describe(value)
-        self.descr = little_endian(dtype)
-        if self.descr in CODES:
-            self.code, self.shape, self.nbytes = CODES[self.descr], shape, self.descr.itemsize * prod(shape)
-            return
-        self.descr = dtype
         if isinstance(value, Array):
             preamble, payload = value.segments()
-            self._as_bytes(len(payload), Serialized(value.dtype, shape, value.stype, bytes(preamble)))
+            self.serialized = Serialized(value.dtype, shape, value.stype, bytes(preamble))
+            self.nbytes = len(payload)
         else:
             # An array of that shape without its memory, whose preamble therefore says C order.
             header = header_of(np.broadcast_to(np.empty((), dtype), shape))
-            nbytes = dtype.itemsize * prod(shape)
-            self._as_bytes(nbytes, Serialized(header.dtype, shape, header.stype, header.preamble))
-
-    def _as_bytes(self, nbytes: int, serialized: Serialized) -> None:
-        self.code, self.shape, self.nbytes, self.serialized = "U8", (nbytes,), nbytes, serialized
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of an element in memory."""
-        return 1 if self.descr is None else self.descr.itemsize
+            self.serialized = Serialized(header.dtype, shape, header.stype, header.preamble)
+            self._descr, self.nbytes = dtype, header.descr.itemsize * prod(shape)
+        if dtype is not None:
+            self.itemsize = dtype.itemsize
+        self.shape = (self.nbytes,)
 
     def pieces(self) -> Iterator[memoryview]:
         """The payload in order, in pieces of any length."""
-        value = self.value
-        if self.serialized is not None and isinstance(value, Array):
-            yield value.segments()[1]
-            return
-        if isinstance(value, Array):
-            value = value.numpy()
-        elif not isinstance(value, np.ndarray):
-            adapter = adapter_of(value)
-            value = adapter.expose(value, adapter.memory_of(value))
-        yield from _row_major(value, self.descr)
+        if self._descr is None:
+            yield self.value.segments()[1]
+        else:
+            yield from _row_major(_shown(self.value), self._descr)
+
+
+def _described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
+    """Dtype and shape of a value; no dtype where an Array is none of NumPy's."""
+    if isinstance(value, Array):
+        return value.numpy().dtype if value.stype == "numpy.ndarray" else None, tuple(value.shape)
+    if isinstance(value, np.ndarray):
+        return header_of(value).descr, value.shape
+    adapter = adapter_of(value)
+    if adapter is None:
+        raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
+    adapter.check(value, None)
+    return adapter.describe(value)
+
+
+def _shown(value: Any) -> np.ndarray:
+    """A value as an ndarray, on its own memory where that can be."""
+    if isinstance(value, Array):
+        return value.numpy()
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    adapter: Any = adapter_of(value)
+    return adapter.expose(value, adapter.memory_of(value))
 
 
 def _row_major(array: np.ndarray, descr: np.dtype) -> Iterator[memoryview]:
     """The elements of `array` as `descr`, in C order; in place where they lie so."""
-    array = np.asarray(array)
     if array.nbytes == 0:
         return
     if array.flags.c_contiguous and array.dtype == descr:
-        yield memoryview(array.reshape(-1).view(np.uint8))
+        yield array.reshape(-1).view(np.uint8).data
     elif array.nbytes <= BLOCK or array.size == 1:
         block = np.empty(array.shape, descr)
         np.copyto(block, array)
-        yield memoryview(block.reshape(-1).view(np.uint8))
+        yield block.reshape(-1).view(np.uint8).data
     else:
         rows = max(1, BLOCK * len(array) // array.nbytes)
         for i in range(0, len(array), rows):
