@@ -50,6 +50,8 @@ class Outgoing:
             self.code, self.shape, self._descr, self.itemsize = CODES[descr], shape, descr, descr.itemsize
             self.nbytes = descr.itemsize * prod(shape)
             return
+        if dtype is not None:
+            self.itemsize = dtype.itemsize
         if isinstance(value, Array):
             preamble, payload = value.segments()
             self.serialized = Serialized(value.dtype, shape, value.stype, bytes(preamble))
@@ -58,9 +60,7 @@ class Outgoing:
             # An array of that shape without its memory, whose preamble therefore says C order.
             header = header_of(np.broadcast_to(np.empty((), dtype), shape))
             self.serialized = Serialized(header.dtype, shape, header.stype, header.preamble)
-            self._descr, self.nbytes = dtype, header.descr.itemsize * prod(shape)
-        if dtype is not None:
-            self.itemsize = dtype.itemsize
+            self._descr, self.nbytes = dtype, self.itemsize * prod(shape)
         self.shape = (self.nbytes,)
 
     def pieces(self) -> Iterator[memoryview]:
