@@ -40,7 +40,7 @@ class Entry:
     stype: str
     nbytes: int  # of the payload
     path: str  # the file it is in
-    offset: int  # where the payload begins there, in bytes
+    offset: int | None  # where the payload begins there, in bytes; None if the file is not safetensors
 
 
 @dataclass(frozen=True)

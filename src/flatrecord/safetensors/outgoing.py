@@ -7,6 +7,7 @@ block by block, so that no whole array is ever there twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -22,12 +23,21 @@ from .vectored import MOST
 BLOCK = 4 << 20  # bytes copied at a time where an array is not in the format's order
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """An ndarray that is there only while it is written."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
 class Outgoing:
     """An entry on its way out.
 
     Attributes
     ----------
-    value : Array, numpy.ndarray or torch.Tensor; None
+    value : Array, numpy.ndarray, Deferred or torch.Tensor; None
         None once it is written.
     code, shape : str and tuple of int
         What the header says that it is.
@@ -35,6 +45,11 @@ class Outgoing:
         Length of the payload, and of one element, in bytes.
     serialized : Serialized or None
         What restores it, where the format has no dtype for it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the value cannot be written; the message names the key.
     """
 
     __slots__ = ("_descr", "code", "itemsize", "name", "nbytes", "serialized", "shape", "value")
@@ -44,7 +59,11 @@ class Outgoing:
         self.code, self.itemsize = "U8", 1
         self.serialized: Serialized | None = None
         self._descr: np.dtype | None = None  # of what is written; None where an Array is written as it is serialized
-        dtype, shape = _described(value)
+        try:
+            dtype, shape = described(value)
+        except (TypeError, ValueError) as error:
+            add_name(error, name)
+            raise
         descr = None if dtype is None else little_endian(dtype)
         if descr is not None and descr in CODES:
             self.code, self.shape, self._descr, self.itemsize = CODES[descr], shape, descr, descr.itemsize
@@ -68,15 +87,17 @@ class Outgoing:
         if self._descr is None:
             yield self.value.segments()[1]
         else:
-            yield from _row_major(_shown(self.value), self._descr)
+            yield from _row_major(shown(self.value), self._descr)
 
 
-def _described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
+def described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
     """Dtype and shape of a value; no dtype where an Array is none of NumPy's."""
     if isinstance(value, Array):
         return value.numpy().dtype if value.stype == "numpy.ndarray" else None, tuple(value.shape)
     if isinstance(value, np.ndarray):
         return header_of(value).descr, value.shape
+    if isinstance(value, Deferred):
+        return value.dtype, value.shape
     adapter = adapter_of(value)
     if adapter is None:
         raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
@@ -84,12 +105,14 @@ def _described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
     return adapter.describe(value)
 
 
-def _shown(value: Any) -> np.ndarray:
+def shown(value: Any) -> np.ndarray:
     """A value as an ndarray, on its own memory where that can be."""
     if isinstance(value, Array):
         return value.numpy()
     if isinstance(value, np.ndarray):
         return np.asarray(value)
+    if isinstance(value, Deferred):
+        return value.read()
     adapter: Any = adapter_of(value)
     return adapter.expose(value, adapter.memory_of(value))
 
@@ -125,11 +148,7 @@ def plan(items: Iterable[tuple[Any, Any]], metadata: dict[str, str]) -> tuple[li
         if name == METADATA:
             raise ValueError(f"key {name!r}: safetensors keeps this name for itself")
         check_text(f"key {name!r:.80}", name)
-        try:
-            entry = Outgoing(name, value)
-        except (TypeError, ValueError) as error:
-            add_name(error, name)
-            raise
+        entry = Outgoing(name, value)
         if entry.serialized is not None:
             check_text(f"key {name!r:.80}", entry.serialized.dtype, entry.serialized.stype)
         entries[name] = entry
