@@ -21,6 +21,7 @@ test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 profile: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling micro $(ARGS)
 	$(BIN)/python -m profiling round
+	$(BIN)/python -m profiling files
 
 # The tests of the compiled core, and of tensors, against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 # CPython keeps what it has allocated until it exits, so leaks are not looked for here.

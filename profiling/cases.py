@@ -108,5 +108,14 @@ def round(child: Child, library: str, layers: str) -> None:
     round_case(child, library, layers)
 
 
+def files(child: Child, operation: str, library: str, entries: str, path: str) -> None:
+    """A model to a file, from a file, or to another process, with one library."""
+    from .files_case import files_case
+
+    files_case(child, operation, library, entries, path)
+
+
+CASES = {"real": real, "llama": llama, "state_dict": state_dict, "round": round, "files": files}
+
 if __name__ == "__main__":
-    {"real": real, "llama": llama, "state_dict": state_dict, "round": round}[sys.argv[1]](Child(), *sys.argv[2:])
+    CASES[sys.argv[1]](Child(), *sys.argv[2:])

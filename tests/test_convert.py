@@ -124,7 +124,7 @@ def test_what_cannot_be_converted(tmp_path, capsys):
         ("junk.npz", "b.safetensors", ValueError, "junk.npz: not a .npz file"),
         ("junk.pt", "b.safetensors", ValueError, "junk.pt: torch cannot load it"),
         ("text.npz", "b.safetensors", ValueError, "key 'a.npy': not an array of NumPy's"),
-        ("changed.npz", "b.safetensors", ValueError, "key 'a.npy': Bad CRC-32"),
+        ("changed.npz", "b.safetensors", ValueError, "key 'a.npy': .*Bad CRC-32"),
         ("text.safetensors", "b.pt", TypeError, "key 'a': torch .* has no dtype"),
         ("own.safetensors", "b.pt", TypeError, "key 'a': stype 'codec' is none that torch can hold"),
         ("own.safetensors", "b.npz", TypeError, "key 'a': stype 'codec' cannot be read as a NumPy array"),

@@ -1,5 +1,6 @@
 """The programs in profiling/ run, and what they print is what they measured."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,27 @@ def test_the_round_as_a_program():
 @pytest.mark.parametrize("gib", ["0", "-1", "1000000"])
 def test_the_round_refuses(gib):
     command = [sys.executable, "-m", "profiling", "round", "--gib", gib]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2 and "--gib" in done.stdout
+
+
+def test_files():
+    printed = program("files", "--gib", 0.125, "--passes", 1)
+    assert "Every library gave the right values, and flatrecord took no more memory than the model." in printed
+    rows = [(name, numbers.split()) for name, numbers in re.findall(r"^(\S.*?)  +([\d. ]+)$", printed, re.MULTILINE)]
+    shares = [[float(number) for number in numbers] for _, numbers in rows]
+    where = [i for i, (name, _) in enumerate(rows) if name == "the machine"]
+    assert len(where) == 4 and all(shares[i][-1] == 1 for i in where)
+    save, read, mapped, pipe = (dict(zip([name for name, _ in rows[i:]], shares[i:])) for i in where)
+    assert save["flatrecord"][:2] == [1, 1] and save["flatrecord, keep_input=False"][1] == 0
+    assert read["flatrecord"][0] == pytest.approx(1, abs=0.02) and mapped["flatrecord"][0] <= 0.1
+    assert pipe["flatrecord"][:3] == pytest.approx([1, 0, 1], abs=0.02)
+    assert pipe["safetensors, NumPy"][0] > 2.5 and read["safetensors, NumPy"][0] > 1.9  # what could have been seen
+
+
+@pytest.mark.parametrize("options", [["--gib", "0"], ["--gib", "1000000"], ["--passes", "0"]])
+def test_files_refuses(options):
+    command = [sys.executable, "-m", "profiling", "files", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 2 and "--gib" in done.stdout
 
