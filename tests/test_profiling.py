@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,8 @@ def test_files():
     shares = [[float(number) for number in numbers] for _, numbers in rows]
     where = [i for i, (name, _) in enumerate(rows) if name == "the machine"]
     assert len(where) == 4 and all(shares[i][-1] == 1 for i in where)
-    save, read, mapped, pipe = (dict(zip([name for name, _ in rows[i:]], shares[i:])) for i in where)
+    tables = (slice(i, j) for i, j in pairwise([*where, None]))
+    save, read, mapped, pipe = (dict(zip([name for name, _ in rows[table]], shares[table])) for table in tables)
     assert save["flatrecord"][:2] == [1, 1] and save["flatrecord, keep_input=False"][1] == 0
     assert read["flatrecord"][0] == pytest.approx(1, abs=0.02) and mapped["flatrecord"][0] <= 0.1
     assert pipe["flatrecord"][:3] == pytest.approx([1, 0, 1], abs=0.02)
