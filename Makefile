@@ -23,13 +23,13 @@ profile: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling round
 	$(BIN)/python -m profiling files
 
-# The tests of the compiled core, and of tensors, against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+# The tests of the compiled core, of tensors and of files against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 # CPython keeps what it has allocated until it exits, so leaks are not looked for here.
 sanitize: $(VENV)/test.stamp build/sanitize.stamp
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
-	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors
+	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors tests/files
 
 wheel: $(VENV)/test.stamp
 	rm -rf dist

@@ -9,6 +9,7 @@ import pytest
 from files.written import entry, file_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from memory.heap import MIB, heap
 
 from flatrecord import Array, ParametersRecord
 from flatrecord.safetensors import inspect, load, read, save, write
@@ -96,6 +97,16 @@ HOSTILE |= {
 }  # fmt: skip
 
 
+def described(descr: str, shape: str, dtype: str = "x", sizes: object = (1,)) -> bytes:
+    """A file in which four bytes are to be restored by a preamble with this descr and shape."""
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n"
+    ours = json.dumps({"serialized": {"a": [dtype, sizes, "numpy.ndarray", NPY + len(text).to_bytes(2, "little").decode("latin-1") + text]}})
+    return file_of({"__metadata__": {"flatrecord": ours}, "a": entry(shape=(0,), offsets=(0, 0))})
+
+
+HOSTILE["restored as dates of no unit"] = (described("[('f0', '<m8[0s]')]", "(0,)", sizes=(0,)), "key 'a': ")
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_file(case, tmp_path):
     data, reason = HOSTILE[case]
@@ -139,16 +150,21 @@ def test_more_than_is_needed_is_no_fault(tmp_path):
 
 
 def test_a_stream_that_promises_much_and_brings_nothing():
-    import memray
-    from memory.heap import MIB, heap
-
-    del memray
     huge = file_of({"a": entry(shape=[2**33], offsets=(0, 2**33)), "b": entry(shape=[2**40], offsets=(2**33, 2**33 + 2**40))})
     with pytest.raises((EOFError, MemoryError), match="key 'a'"):
         read(io.BytesIO(huge + b"abc"))
     # A header is only as large in memory as what has come of it.
     with heap() as measured, pytest.raises(EOFError, match="after 3 of the header's 99000000 bytes"):
         read(io.BytesIO((99_000_000).to_bytes(8, "little") + b"{  "))
+    assert measured.peak < 3 * MIB
+
+
+@pytest.mark.parametrize("descr", ["'|S0'", "'<U0'", "'|V0'"])
+def test_empty_elements_take_no_memory_however_many(descr, tmp_path):
+    (tmp_path / "x").write_bytes(described(descr, f"({2**36},)", sizes=(2**36,)))
+    with heap() as measured:
+        record = load(tmp_path / "x")
+        assert record["a"].numpy().shape == (2**36,)
     assert measured.peak < 3 * MIB
 
 

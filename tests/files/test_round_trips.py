@@ -10,7 +10,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from arrays import PADDED, filled, npy
-from files.written import header_of
+from files.written import entry, file_of, header_of
 
 import flatrecord.safetensors
 from flatrecord import Array, ArrayRecord, ParametersRecord, array_from_numpy
@@ -203,8 +203,6 @@ def test_the_elements_of_any_mixture_are_aligned(tmp_path):
 
 
 def test_the_order_of_the_header_counts(tmp_path):
-    from files.written import entry, file_of
-
     data = file_of({"late": entry(offsets=(4, 8)), "early": entry(offsets=(0, 4))}, b"aaaabbbb")
     (tmp_path / "x").write_bytes(data)
     for record in (load(tmp_path / "x"), load(tmp_path / "x", mmap=False), read(io.BytesIO(data))):
@@ -310,6 +308,42 @@ def test_what_is_mapped_is_shared_and_what_is_read_is_not(tmp_path):
     (array,) = mapped.to_numpy_ndarrays(keep_input=False)
     array += 1
     assert load(tmp_path / "x")["x"].numpy()[0] == 0
+
+
+def test_writing_to_a_tensor_on_a_mapped_array_is_torchs_error_and_never_the_files(tmp_path):
+    save({"x": np.arange(1000.0)}, tmp_path / "x")
+    before = (tmp_path / "x").read_bytes()
+    record = load(tmp_path / "x")
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+        record.to_torch_state_dict()["x"].add_(1)
+    torch.from_dlpack(record["x"])[0] = 7
+    assert (tmp_path / "x").read_bytes() == before
+    with pytest.raises(ValueError, match="read-only|WRITEABLE"):
+        record["x"].numpy().flags.writeable = True
+
+
+def test_a_file_that_is_larger_than_the_memory(tmp_path):
+    # Sparse: 256 GiB of zeros, of which the disk has the header and the last page.
+    nbytes = 256 << 30
+    header = file_of({"a": entry(shape=[nbytes], offsets=(0, nbytes)), "b": entry("F32", [1], (nbytes, nbytes + 4))})
+    with open(tmp_path / "x", "wb") as file:
+        file.write(header)
+        file.truncate(len(header) + nbytes)
+        file.seek(0, 2)
+        file.write(np.float32(3).tobytes())
+    record = load(tmp_path / "x")
+    assert record["a"].numpy()[-1] == 0 and record["b"].numpy()[0] == 3 and record["a"].ownership == "shared"
+    record.verify()
+
+
+def test_the_gaps_of_a_structure_are_zero(tmp_path):
+    dtype = np.dtype([("a", "u1"), ("b", "<f8")], align=True)
+    array = np.ones((1000, 2), dtype)[:, 0]
+    for _ in range(5):
+        junk = np.full(16000, 0xCD, np.uint8)
+        del junk
+        save({"x": array}, tmp_path / "x")
+        assert b"\xcd" not in (tmp_path / "x").read_bytes()
 
 
 def test_inspect(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from files.written import in_folder, permissions
 
 from flatrecord import Array, ParametersRecord
+from flatrecord._core.record import pass_out
 from flatrecord.safetensors import load, save
 from flatrecord.safetensors.files import Replacement
 
@@ -110,6 +111,107 @@ def test_a_failure_at_the_end_leaves_all_as_it_was(call, keep_input, old, monkey
     check_old(old)
     assert record.pop("own") == Array("a", [1], "b", b"payload") and record.pop("wide").numpy().tolist() == [0, 1, 2]
     check_large(record)
+
+
+def test_a_failure_after_the_last_step_leaves_the_new_file_and_the_record(old, monkeypatch):
+    synced = []
+
+    def fails(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 2:  # the folder
+            raise OSError(errno.EIO, "broken")
+
+    record = large()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="broken"):
+            save(record, old, keep_input=False)
+    check_large(record)
+    check_large(load(old))
+    assert in_folder(old.parent) == [old.name]
+
+
+def test_a_process_out_of_descriptors_loses_nothing(old):
+    record, held = large(), []
+
+    def progress(count):
+        if len(held) == 0 and count > MIB:
+            held.append(-1)
+            return
+        with pytest.raises(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        raise Stop
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
+    try:
+        with pytest.raises(Stop):
+            save(record, old, keep_input=False, progress=progress)
+    finally:
+        for descriptor in held[1:]:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    check_old(old)
+    check_large(record)
+
+
+def test_a_second_interrupt_loses_nothing():
+    record = large()
+    before, calls = dict(record), []
+
+    def work(items):
+        items["layer1"] = None
+        raise Stop
+
+    def restore(items):
+        calls.append(len(record))
+        if len(calls) < 5:
+            raise KeyboardInterrupt
+        items["layer1"] = before["layer1"]
+
+    with pytest.raises(Stop):
+        pass_out(record, work, restore)
+    check_large(record)
+    assert calls == [0] * 5
+
+
+def test_what_cannot_be_restored_is_said_and_the_rest_is_there():
+    record = large()
+
+    def work(items):
+        items["layer1"] = None
+        raise Stop
+
+    def restore(items):
+        raise OSError("no mapping")
+
+    with pytest.raises(Stop) as raised:
+        pass_out(record, work, restore)
+    assert list(record) == ["layer0", "layer2"]
+    assert raised.value.__notes__ == ["some entries could not be put back: OSError('no mapping')"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_mode_that_is_refused_leaves_nothing_behind(named, old, monkeypatch):
+    def refuses(*arguments):
+        raise PermissionError(errno.EPERM, "refused")
+
+    if named:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    monkeypatch.setattr(os, "fchmod", refuses)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(PermissionError, match="refused"):
+        save(large(), old, keep_input=False)
+    assert len(os.listdir("/proc/self/fd")) == before
+    check_old(old)
+
+
+def test_progress_is_of_the_file(tmp_path):
+    for checksum in (True, False):
+        written = []
+        size = save(large(), tmp_path / "x", checksum=checksum, progress=written.append)
+        assert sum(written) == size
 
 
 def test_entries_that_came_meanwhile_stay(tmp_path):
@@ -234,6 +336,11 @@ def test_permissions(tmp_path):
     os.chmod(tmp_path / "old", 0o604)
     save({}, tmp_path / "old")
     assert permissions(tmp_path / "old") == 0o604
+    if os.getuid() == 0:  # nobody else may give files away
+        os.chown(tmp_path / "old", 1234, 2345)
+        save({}, tmp_path / "old")
+        found = (tmp_path / "old").stat()
+        assert (found.st_uid, found.st_gid) == (1234, 2345) and permissions(tmp_path / "old") == 0o604
 
 
 def test_a_symbolic_link_stays_one(tmp_path):
@@ -249,6 +356,8 @@ def test_places_where_nothing_can_be_saved(tmp_path):
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(ValueError, match="is not a regular file: open it and use write"):
             save({}, path)
+    with pytest.raises(ValueError, match="an index is for several"):
+        save({}, tmp_path / "x.index.json")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         save({}, tmp_path / "no such folder" / "x")
     with pytest.raises(NotADirectoryError):
@@ -261,6 +370,9 @@ def test_places_where_nothing_can_be_loaded(tmp_path):
         load(tmp_path / "missing")
     with pytest.raises(IsADirectoryError, match="index.json"):
         load(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is not a regular file: open it and use read"):
+        load(tmp_path / "pipe")  # and does not wait for a writer
 
 
 def test_relative_paths(tmp_path, monkeypatch):

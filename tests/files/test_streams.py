@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import ssl
+import subprocess
 import threading
 from contextlib import ExitStack
 from http.client import HTTPConnection
@@ -134,12 +135,11 @@ def test_a_sockets_file(background):
         check(read(source))
 
 
-def test_tls(background, tmp_path):
-    from subprocess import run
-
+@pytest.mark.parametrize("timeout", [None, 0.0])
+def test_tls(timeout, background, tmp_path):
     pem = tmp_path / "pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    run([*command, "-keyout", pem, "-out", tmp_path / "certificate"], check=True, capture_output=True)
+    subprocess.run([*command, "-keyout", pem, "-out", tmp_path / "certificate"], check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "certificate", pem)
     client = ssl.create_default_context(cafile=tmp_path / "certificate")
@@ -147,11 +147,14 @@ def test_tls(background, tmp_path):
 
     def send():
         with server.wrap_socket(left, server_side=True) as stream:
+            stream.settimeout(timeout)
             write(example(), stream)
+            stream.settimeout(10)
             stream.recv(1)
 
     background(send)
     with client.wrap_socket(right, server_hostname="localhost") as stream:
+        stream.settimeout(timeout)
         check(read(stream))
         stream.send(b"x")
 
@@ -291,6 +294,73 @@ def test_a_stream_that_lies_about_what_it_wrote(count):
     with pytest.raises(OSError, match="write|written"):
         record.write(Liar(), keep_input=False)
     check(record)
+
+
+def test_a_write_that_says_nothing_has_written():
+    class Silent:
+        def __init__(self):
+            self.data = bytearray()
+
+        def write(self, data):
+            self.data += data
+
+        def fileno(self):
+            raise AssertionError("there is nothing to wait for")
+
+    stream = Silent()
+    example().write(stream)
+    check(read(io.BytesIO(stream.data)))
+
+
+def test_what_another_streams_buffer_took_does_not_count():
+    source, target = os.pipe()
+    os.set_blocking(target, False)
+    with open(source, "rb"), open(target, "wb") as buffered:
+
+        class Between:
+            def write(self, data):
+                return buffered.write(bytes(data) * 2)
+
+        record = example()
+        with pytest.raises(BlockingIOError, match="not ready to be written to"):
+            record.write(Between())
+        check(record)
+        with pytest.raises(BlockingIOError):
+            buffered.close()
+
+
+def test_a_stream_cannot_keep_what_it_has_read_into():
+    data = io.BytesIO()
+    example().write(data)
+    data.seek(0)
+    kept = []
+
+    class Keeper:
+        def readinto(self, view):
+            kept.append(view)
+            return data.readinto(view)
+
+    check(read(Keeper()))
+    for view in kept:
+        with pytest.raises(ValueError, match="released"):
+            view[:1] = b"!"
+
+    class Exporter:
+        def readinto(self, view):
+            kept.append(np.frombuffer(view, "u1"))
+            return data.readinto(view)
+
+    data.seek(0)
+    with pytest.raises(BufferError, match="has kept a view on it"):
+        read(Exporter())
+
+
+@pytest.mark.parametrize("limit", ["5", -1, 2.5])
+def test_a_limit_that_is_none(limit):
+    stream = io.BytesIO(whole())
+    with pytest.raises(TypeError, match="limit must be a number of bytes"):
+        read(stream, limit=limit)
+    assert stream.tell() == 0
 
 
 @pytest.mark.parametrize("answer", [-3, 10**9])

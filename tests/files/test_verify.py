@@ -80,6 +80,26 @@ def test_entries_that_are_not_what_was_saved(loaded):
         record.verify(contents=True)
 
 
+def test_the_same_bytes_of_another_kind_are_not_what_was_saved(tmp_path):
+    save({"a": np.zeros(4, "f4")}, tmp_path / "x", checksum=True)
+    record = load(tmp_path / "x")
+    for other in (np.zeros(4, "i4"), np.zeros((2, 2), "f4")):
+        record["a"] = Array(other)
+        with pytest.raises(ValueError, match=r"key 'a': it is \(.*\), and was \('float32', \(4,\), 'numpy.ndarray'\)"):
+            record.verify(contents=True)
+
+
+def test_nothing_is_passed_over_and_nothing_is_nothing(tmp_path):
+    save({}, tmp_path / "empty", checksum=True)
+    load(tmp_path / "empty").verify(contents=True)
+    for name, checksum in (("a", True), ("b", False)):
+        save({name: np.ones(3)}, tmp_path / f"{name}.safetensors", checksum=checksum)
+    index = tmp_path / "x.index.json"
+    index.write_text('{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}')
+    with pytest.raises(ValueError, match="key 'b': it was saved without a checksum"):
+        load(index).verify(contents=True)
+
+
 def test_only_what_was_asked_for_is_compared(loaded):
     _, path = loaded
     load(path, keys=["b"]).verify(contents=True)
@@ -118,7 +138,7 @@ def test_nothing_to_compare_with(tmp_path):
         ParametersRecord().verify()
     save({"a": np.ones(1)}, tmp_path / "x")
     load(tmp_path / "x").verify()
-    with pytest.raises(ValueError, match="there are no checksums"):
+    with pytest.raises(ValueError, match="key 'a': it was saved without a checksum"):
         load(tmp_path / "x").verify(contents=True)
     stream = io.BytesIO()
     write({"a": np.ones(1)}, stream)

@@ -14,6 +14,7 @@ cdef class Buffer:
     cdef Ownership ownership
     cdef bint mapped  # own memory: from flatrecord_map, else from malloc
     cdef bint surrendered  # given up to somebody who may write to it
+    cdef Py_ssize_t writers  # exports that may be written to
 
 
 cdef Buffer allocate(Py_ssize_t nbytes)

@@ -28,8 +28,9 @@ cdef class Buffer:
 
     Notes
     -----
-    Thread safety: immutable once made, so it may be read from any thread. The one exception is
-    `surrendered`, which changes only while the caller holds the only reference.
+    Thread safety: immutable once made, so it may be read from any thread. The exceptions are
+    `surrendered`, which changes only while the caller holds the only reference, and `writers`, which is
+    asked for only then.
     """
 
     def __cinit__(self):
@@ -64,6 +65,10 @@ cdef class Buffer:
         view.suboffsets = NULL
         view.internal = NULL
         view.obj = self
+        self.writers += self.surrendered
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.writers -= not view.readonly
 
     def __deepcopy__(self, memo):
         return duplicate(self, 0)

@@ -10,9 +10,8 @@ cimport numpy as cnp
 from numpy cimport ndarray
 
 from .array cimport Array, checked_header, given_up, made_of
-from .buffer cimport Buffer, allocate
+from .buffer cimport SHARED, Buffer, allocate, hold_exporter
 from .npy cimport Header, header_of_ndarray
-from .ownership cimport admit_exporter
 from .views cimport ndarray_over
 
 cnp.import_array()
@@ -33,13 +32,23 @@ def blank(Py_ssize_t nbytes):
 
 
 def seal(Buffer block not None):
-    """Make a blank Buffer read-only, once it is filled and all views that write to it are released."""
+    """Make a blank Buffer read-only, once it is filled.
+
+    Raises
+    ------
+    BufferError
+        If somebody still has a view that writes to it.
+    """
+    if block.writers != 0:
+        raise BufferError("whoever filled an array's memory has kept a view on it, and could write to it later")
     block.surrendered = False
 
 
-def admit(view):
-    """A Buffer on the memory of a contiguous memoryview: shared where it is immutable, else a copy."""
-    return admit_exporter(view, None)
+def share(view not None):
+    """A Buffer on a memoryview of a mapping that nobody else has, and to which nobody writes therefore."""
+    cdef Buffer block = hold_exporter(view)
+    block.ownership = SHARED
+    return block
 
 
 def header_of(ndarray value not None):

@@ -96,3 +96,9 @@ class ArrayRecord(ParametersRecord):
     def from_torch_state_dict(
         cls, state_dict: Mapping[str, Tensor], keep_input: bool = True, *, copy: bool | None = None
     ) -> Self: ...
+
+def pass_out(
+    record: ParametersRecord,
+    work: Callable[[dict[str, Array | None]], _T],
+    restore: Callable[[dict[str, Array | None]], object],
+) -> _T: ...

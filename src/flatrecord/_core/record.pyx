@@ -13,13 +13,14 @@ from .foreign import adapter
 
 from .absorb cimport absorb
 from .array cimport Array, check_copy, exact_str, readable_header
-from .errors cimport add_name, type_name
+from .errors cimport add_name, add_note, type_name
 from .foreign cimport adapter_of
 from .npy cimport Header
 from .release cimport release, show
 from .ties cimport memory_in_use, ties_of
 
 cdef Py_ssize_t REPR_ENTRIES = 4
+cdef int RESTORE_TRIES = 100  # interrupted attempts to put entries back
 
 
 cdef class ParametersRecord:
@@ -559,6 +560,48 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
     with cython.critical_section(record):
         record.entries, record.metadata = staged, metadata
     return 0
+
+
+def pass_out(ParametersRecord record not None, work, restore):
+    """Take all entries out of a record for `work`, and put back what is left if it fails.
+
+    Compiled, so that no second Ctrl-C comes between the failure and the record's being whole again.
+
+    Parameters
+    ----------
+    record : ParametersRecord
+    work : callable
+        Is called with a dict of the entries, in which it replaces each Array that it is done with by None.
+    restore : callable
+        Is called with that dict if `work` fails, to replace what it can of these.
+
+    Returns
+    -------
+    object
+        What `work` returns; the record is then empty.
+    """
+    cdef dict entries
+    cdef int tries
+    with cython.critical_section(record):
+        entries = record.entries.copy()
+        record.entries.clear()
+    try:
+        return work(entries)
+    except BaseException as error:
+        for tries in range(RESTORE_TRIES):
+            try:
+                restore(entries)
+                break
+            except KeyboardInterrupt:
+                pass  # the first failure is raised in any case
+            except Exception as other:
+                add_note(error, f"some entries could not be put back: {other!r}")
+                break
+        for name, array in list(entries.items()):
+            if array is None:
+                del entries[name]
+        put_first(record, entries)
+        raise
 
 
 cdef int put_first(ParametersRecord record, dict entries) except -1:

@@ -37,10 +37,11 @@ cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint 
     cdef object descr = private_dtype(header.descr)
     cdef ndarray array
     if descr.itemsize == 0:
-        # NumPy gives an empty string type one byte an element, which is not there to be read.
-        array = np.zeros(header.shape, descr)
-        array.flags.writeable = writable
-        return array
+        # NumPy gives an empty string type one byte an element, which is not there to be read; nor is there
+        # memory for as many elements as anybody may say that there are.
+        if not writable:
+            return np.broadcast_to(np.zeros((), descr), header.shape)
+        return np.zeros(header.shape, descr)
     for axis in range(ndim):
         dims[axis] = header.shape[axis]
     if header.fortran_order:

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from .._core.array import Array
 from .._core.errors import add_note
-from .._core.record import ParametersRecord
+from .._core.record import ParametersRecord, pass_out
 from . import shards
 from .checksums import PLACEHOLDER, Hashing
 from .files import PIECE as FILE_PIECE
 from .files import Replacement, Source, mapped
 from .layout import DTYPES, Layout, check_metadata, encoded
-from .origin import Origin
+from .origin import Loaded, Origin
 from .outgoing import Outgoing, plan, transmit
 from .reading import read_layout, read_payloads
 from .streams import PIECE as STREAM_PIECE
@@ -70,10 +70,11 @@ def save(
     Parameters
     ----------
     record : ParametersRecord, or a mapping of str to Array, numpy.ndarray or torch.Tensor
-        Arrays of any order and strides; what is not row-major and little-endian is copied 4 MiB at a time.
+        Arrays of any order and strides; what is not row-major and little-endian is copied 4 MiB at a time. Tensors that are
+        on another device, conjugate or negative are copied one entry at a time.
     path : str or path-like
-        What was there keeps its permissions, and is replaced only when the new file is complete and on the disk.
-        A symbolic link is followed.
+        What was there is replaced only when the new file is complete and on the disk, which gets its mode and, where
+        that is allowed, its owner. A symbolic link is followed.
     metadata : mapping of str to str, optional
         Goes into the header; Transformers wants ``{"format": "pt"}`` there.
     keep_input : bool
@@ -94,43 +95,50 @@ def save(
         If a key, a value or `metadata` cannot be written, or `keep_input` is False and this is not a record. Nothing
         has been written then.
     OSError
-        If the file cannot be written. The old file is as it was, and nothing else is left behind.
+        If the file cannot be written. The old file is as it was, and nothing else is left behind. Where the last
+        step fails, which is to sync the folder, the new one may be in its place already, whole.
 
     Notes
     -----
     All or nothing: after a failure, Ctrl-C included, every entry is in the record again. Those that had been
-    written and freed then show the unfinished file, which has no name any more.
+    written and freed then show the unfinished file, which has no name any more: in the order of axes and bytes that the
+    file has, and no longer tied.
 
-    Row-major files know no ties: entries that share memory are each written in full. An Array whose dtype the format
+    Files know no ties: entries that share memory are each written in full. An Array whose dtype the format
     does not have (complex128, text, dates, structures), or whose `stype` is not NumPy's, is written as raw bytes, which
     `load` and `read` restore; others see these as uint8. Big-endian numbers are written as little-endian.
     """
     target = _path(path)
+    if target.endswith(shards.SUFFIX):
+        raise ValueError(f"{target}: one file is written, and an index is for several")
     _check_flags(keep_input=keep_input, checksum=checksum)
-    entries, layout = _planned(record, metadata, keep_input)
-    if checksum:
-        layout.digests = dict.fromkeys(layout.slots, PLACEHOLDER)
-    header = encoded(layout)
-    with Replacement(target) as file, ThreadPoolExecutor(1, "flatrecord-hash") as pool:
-        send = _telling(file_sender(file.descriptor), progress)
-        try:
-            if not keep_input:
-                _take_out(record, layout)
+    kept = check_metadata(metadata)
+    way_back = _WayBack()
+
+    def work(items: dict[str, Any]) -> int:
+        entries, layout = plan(items.items(), kept)
+        if checksum:
+            layout.digests = dict.fromkeys(layout.slots, PLACEHOLDER)
+        header = encoded(layout)
+        with Replacement(target) as file, ThreadPoolExecutor(1, "flatrecord-hash") as pool:
+            way_back.opens(file.descriptor, layout)
+            write = file_sender(file.descriptor)
+            send = write if progress is None else _telling(write, progress)
             if checksum:
                 hashing = Hashing(send, pool)
-                transmit(header, entries, FILE_PIECE, hashing.send, hashing.seen)
+                transmit(header, entries, FILE_PIECE, hashing.send, hashing.seen, _forgetting(items))
                 layout.digests = hashing.digests(layout.slots)
                 os.lseek(file.descriptor, 0, os.SEEK_SET)
-                send([memoryview(encoded(layout))])
+                write([memoryview(encoded(layout))])
             else:
-                transmit(header, entries, FILE_PIECE, send)
+                transmit(header, entries, FILE_PIECE, send, done=_forgetting(items))
             file.commit()
-        except BaseException:
-            if not keep_input:
-                gone = [entry.name for entry in entries if entry.value is None]
-                _put_back(record, layout, entries, mapped(file.descriptor, layout, gone))
-            raise
-    return layout.begin + layout.nbytes
+        return layout.begin + layout.nbytes
+
+    try:
+        return _done_with(record, keep_input, work, way_back.restore)
+    finally:
+        way_back.close()
 
 
 def load(
@@ -175,6 +183,9 @@ def load(
     What is mapped shows the file as it is. Whoever writes to the file changes the arrays, and whoever cuts it
     short ends the process (SIGBUS) when it reads on: as with every mapped file. `save` does neither, as it
     puts a new file in the old one's place; copying over it with ``cp`` does both. `ParametersRecord.verify` tells.
+    A tensor on a mapped array that is written to, against all advice, changes the record, and never the file.
+
+    Each mapped file takes a file descriptor as long as its arrays live.
     """
     _check_flags(mmap=mmap)
     path = os.path.abspath(_path(path))
@@ -185,8 +196,7 @@ def load(
     def take(source: Source, names: list[str]) -> None:
         arrays.update(source.mapped(names) if mmap else source.read(names))
         origin.files.append(source.state)
-        digests = source.layout.digests
-        origin.digests.update({name: digests[name] for name in names if name in digests})
+        origin.entries.update({name: Loaded.of(arrays[name], source.layout.digests.get(name)) for name in names})
 
     if path.endswith(shards.SUFFIX):
         places = shards.weight_map(path)
@@ -236,21 +246,21 @@ def write(
     """
     _check_flags(keep_input=keep_input)
     send = stream_sender(stream)
-    entries, layout = _planned(record, metadata, keep_input)
-    header = encoded(layout)
-    try:
-        if not keep_input:
-            _take_out(record, layout)
-        transmit(header, entries, STREAM_PIECE, send)
-        flush(stream)
-    except BaseException as error:
-        if not keep_input:
+    kept = check_metadata(metadata)
+
+    def work(items: dict[str, Any]) -> int:
+        entries, layout = plan(items.items(), kept)
+        try:
+            transmit(encoded(layout), entries, STREAM_PIECE, send, done=_forgetting(items))
+            flush(stream)
+        except BaseException as error:
             gone = sum(entry.value is None for entry in entries)
-            _put_back(record, layout, entries, {})
-            if gone:
+            if gone and not keep_input:
                 add_note(error, f"{gone} of {len(entries)} entries had been sent and let go, as keep_input=False says")
-        raise
-    return layout.begin + layout.nbytes
+            raise
+        return layout.begin + layout.nbytes
+
+    return _done_with(record, keep_input, work, lambda items: None)
 
 
 def read(
@@ -287,12 +297,18 @@ def read(
         If there is no room for an entry; the message names the key.
     BlockingIOError
         If the stream is not ready, and has no ``fileno`` to wait for it.
+    BufferError
+        If the stream keeps a view on memory that it has read into.
     """
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise TypeError(f"limit must be a number of bytes, got {limit!r:.80}")
     fill = stream_filler(stream)
     layout = read_layout(fill)
     if limit is not None and layout.nbytes > limit:
         raise ValueError(f"the stream announces {layout.nbytes} bytes of payload, more than the limit of {limit}")
-    return _record_of(cls, read_payloads(fill, layout), Origin([], layout.digests))
+    arrays = read_payloads(fill, layout)
+    origin = Origin([], {name: Loaded.of(array, layout.digests.get(name)) for name, array in arrays.items()})
+    return _record_of(cls, arrays, origin)
 
 
 def inspect(path: str | os.PathLike[str]) -> Contents:
@@ -365,37 +381,53 @@ def _record_of(cls: type[_Record], arrays: dict[str, Array], origin: Origin) -> 
     return record
 
 
-def _planned(
-    record: Mapping[str, Any], metadata: Mapping[str, str] | None, keep_input: bool
-) -> tuple[list[Outgoing], Layout]:
+def _done_with(
+    record: Mapping[str, Any], keep_input: bool, work: Callable[[dict[str, Any]], int], restore: Callable[[dict[str, Any]], object]
+) -> int:
+    """Let `work` write the entries, which leave the record for it if that does not keep them."""
     if not isinstance(record, Mapping):
         raise TypeError(f"record must be a ParametersRecord or a mapping of str to arrays, got {type(record).__name__}")
-    if not keep_input and not isinstance(record, ParametersRecord):
+    if keep_input:
+        return work(dict(record.items()))
+    if not isinstance(record, ParametersRecord):
         raise TypeError(
             f"keep_input=False empties a record, and this is a {type(record).__name__}: ParametersRecord(...) makes a record of it"
         )
-    return plan(record.items(), check_metadata(metadata))
+    return pass_out(record, work, restore)
 
 
-def _take_out(record: Any, layout: Layout) -> None:
-    """Let the entries leave their record; they are on their way out already."""
-    for name in layout.slots:
-        del record[name]
+def _forgetting(items: dict[str, Any]) -> Callable[[Outgoing], None]:
+    """Let go of what is written."""
+
+    def forget(entry: Outgoing) -> None:
+        items[entry.name] = None
+
+    return forget
 
 
-def _put_back(record: Any, layout: Layout, entries: list[Outgoing], written: Mapping[str, Array]) -> None:
-    """Put entries back in the record, before those that came meanwhile: what was not written as it is, and `written`."""
-    left = {entry.name: entry.value for entry in entries if entry.value is not None} | dict(written)
-    since = dict(record)
-    record.clear()
-    record.update({name: left[name] for name in layout.slots if name in left})
-    record.update(since)
+class _WayBack:
+    """How entries that were let go come back, if the file that they were written to does not get its name."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+
+    def opens(self, descriptor: int, layout: Layout) -> None:
+        """From now on entries may be let go. Outlives the file's own descriptor."""
+        self._descriptor, self._layout = os.dup(descriptor), layout
+
+    def restore(self, items: dict[str, Any]) -> None:
+        """Put back what was let go, as views on the file."""
+        gone = [name for name, array in items.items() if array is None]
+        if gone:
+            items.update(mapped(self._descriptor, self._layout, gone))
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
-def _telling(send: Send, progress: Callable[[int], object] | None) -> Send:
+def _telling(send: Send, progress: Callable[[int], object]) -> Send:
     """Send, and tell `progress` how much that was."""
-    if progress is None:
-        return send
 
     def told(batch: list[memoryview]) -> None:
         nbytes = sum(map(len, batch))

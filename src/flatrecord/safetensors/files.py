@@ -7,7 +7,7 @@ import mmap
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 from .._core.array import Array, _rebuild
 from .._core.buffer import Buffer
 from .._core.errors import add_name
-from .._core.parts import admit, array_of_block, blank, seal
+from .._core.parts import array_of_block, blank, seal, share
 from .layout import PREFIX, Layout, Slot, dtype_of, header_length, parsed
 from .vectored import MOST, advance
 
@@ -40,20 +40,22 @@ class Replacement:
     def __init__(self, path: str) -> None:
         path = os.path.realpath(path)  # a symbolic link stays one
         folder, self._name = os.path.split(path)
-        mode = None
-        with suppress(FileNotFoundError):
-            found = os.stat(path).st_mode
-            if not stat.S_ISREG(found):
-                raise ValueError(f"{path!r} is not a regular file: open it and use write()")
-            mode = stat.S_IMODE(found)
         self._temporary: str | None = None
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.descriptor = self._folder = -1
+        found = None
+        with suppress(FileNotFoundError):
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{path!r} is not a regular file: open it and use write()")
         try:
+            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.descriptor = self._made(folder)
-            if mode is not None:
-                os.fchmod(self.descriptor, mode)
+            if found is not None:
+                with suppress(PermissionError):  # only root may give files away
+                    os.fchown(self.descriptor, found.st_uid, found.st_gid)
+                os.fchmod(self.descriptor, stat.S_IMODE(found.st_mode))
         except BaseException:
-            os.close(self._folder)
+            self._discard()
             raise
 
     def _made(self, folder: str) -> int:
@@ -88,11 +90,16 @@ class Replacement:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._discard()
+
+    def _discard(self) -> None:
+        """Close everything, and leave no file that was not committed."""
         if self._temporary is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._temporary, dir_fd=self._folder)
-        os.close(self.descriptor)
-        os.close(self._folder)
+        for descriptor in (self.descriptor, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def _temporary_name() -> str:
@@ -126,7 +133,7 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
         try:
             found = os.fstat(self.descriptor)
             if stat.S_ISDIR(found.st_mode):
@@ -187,12 +194,23 @@ def mapped(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, A
     size = os.fstat(descriptor).st_size
     if size == 0:
         return {}
-    view = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ))[layout.begin :]
+    view = memoryview(_mapping(descriptor, size)).toreadonly()[layout.begin :]
     return {
-        name: array_from(name, slot, admit(view[slot.start : slot.stop]))
+        name: array_from(name, slot, share(view[slot.start : slot.stop]))
         for name in names
         for slot in (layout.slots[name],)
     }
+
+
+def _mapping(descriptor: int, size: int) -> mmap.mmap:
+    # torch has no read-only tensors. Whoever writes to one is to get torch's error, and a page of his own, not SIGSEGV.
+    try:
+        return mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+    # The kernel would have to have as much memory as could be written to, and does not promise it.
+    return mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
 
 def block_for(name: str, slot: Slot) -> Buffer:
@@ -217,32 +235,17 @@ def array_from(name: str, slot: Slot, block: Buffer) -> Array:
     kept = slot.serialized
     try:
         return _rebuild(Array, kept.dtype, kept.shape, False, kept.stype, kept.preamble, block)
-    except ValueError as error:
-        add_name(error, name)
-        raise
+    except (TypeError, ValueError) as error:  # NumPy has both for dtypes that it does not know
+        raise ValueError(f"key {name!r}: {error}") from None
 
 
 def _fill(descriptor: int, layout: Layout, blocks: dict[str, Buffer]) -> None:
     """Read payloads into blocks, and seal these."""
-    jobs: list[tuple[int, list[memoryview]]] = []
-    end = room = 0
-    for name in sorted(blocks, key=lambda name: layout.slots[name].start):
-        start = layout.begin + layout.slots[name].start
-        view = memoryview(blocks[name])
-        at = 0
-        while at < len(view):
-            if not jobs or start + at != end or room == 0 or len(jobs[-1][1]) == MOST:
-                jobs.append((start + at, []))
-                room = PIECE
-            part = view[at : at + room]
-            jobs[-1][1].append(part)
-            at += len(part)
-            room -= len(part)
-            end = start + at
+    jobs = list(_jobs(layout, blocks))
     threads = min(THREADS, len(os.sched_getaffinity(0)), len(jobs))
     if threads < 2:
-        for offset, views in jobs:
-            _read_at(descriptor, offset, views)
+        for job in jobs:
+            _read_at(descriptor, *job)
     else:
         with ThreadPoolExecutor(threads, "flatrecord-read") as pool:
             try:
@@ -253,6 +256,27 @@ def _fill(descriptor: int, layout: Layout, blocks: dict[str, Buffer]) -> None:
                 raise
     for block in blocks.values():
         seal(block)
+
+
+def _jobs(layout: Layout, blocks: dict[str, Buffer]) -> Iterator[tuple[int, list[memoryview]]]:
+    """What is read in one call each: an offset in the file, and the memory for the bytes from there on."""
+    offset = end = room = 0
+    views: list[memoryview] = []
+    for name in sorted(blocks, key=lambda name: layout.slots[name].start):
+        start = layout.begin + layout.slots[name].start
+        view = memoryview(blocks[name])
+        at = 0
+        while at < len(view):
+            if start + at != end or room == 0 or len(views) == MOST:
+                if views:
+                    yield offset, views
+                offset, views, room = start + at, [], PIECE
+            views.append(view[at : at + room])
+            at += len(views[-1])
+            room -= len(views[-1])
+            end = start + at
+    if views:
+        yield offset, views
 
 
 def _read_at(descriptor: int, offset: int, views: list[memoryview]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 from .._core.array import Array
 from .checksums import digests_of
@@ -12,12 +13,25 @@ from .files import FileState
 from .outgoing import Outgoing
 
 
+class Loaded(NamedTuple):
+    """What an entry was when it was loaded."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    stype: str
+    digest: str | None  # SHA-256 of the payload, in hexadecimal; None if it was saved without
+
+    @classmethod
+    def of(cls, array: Array, digest: str | None) -> Self:
+        return cls(array.dtype, tuple(array.shape), array.stype, digest)
+
+
 @dataclass
 class Origin:
     """What `ParametersRecord.verify` compares a record with."""
 
     files: list[FileState] = field(default_factory=list)  # as they were when the record was loaded
-    digests: dict[str, str] = field(default_factory=dict)  # SHA-256 of payloads, in hexadecimal
+    entries: dict[str, Loaded] = field(default_factory=dict)
 
     def verify(self, record: Mapping[str, Array], contents: bool) -> None:
         """Raise a ValueError if a file is not the one that was loaded, or `contents` are not what was saved."""
@@ -25,14 +39,17 @@ class Origin:
             _check(file)
         if not contents:
             return
-        if not self.digests:
-            raise ValueError("there are no checksums to compare with: save(..., checksum=True) writes them")
-        for name in self.digests:
+        for name, loaded in self.entries.items():
+            if loaded.digest is None:
+                raise ValueError(f"key {name!r}: it was saved without a checksum to compare with: save(..., checksum=True) writes one")
             if name not in record:
                 raise ValueError(f"key {name!r}: it was loaded, and is not in the record any more")
-        for name, digest in digests_of(Outgoing(name, record[name]) for name in self.digests):
-            if digest != self.digests[name]:
-                raise ValueError(f"key {name!r}: its SHA-256 is {digest}, and was {self.digests[name]} when it was saved")
+            found = Loaded.of(record[name], loaded.digest)
+            if found != loaded:
+                raise ValueError(f"key {name!r}: it is {found[:3]}, and was {loaded[:3]} when it was loaded")
+        for name, digest in digests_of(Outgoing(name, record[name]) for name in self.entries):
+            if digest != self.entries[name].digest:
+                raise ValueError(f"key {name!r}: its SHA-256 is {digest}, and was {self.entries[name].digest} when it was saved")
 
 
 def _check(file: FileState) -> None:

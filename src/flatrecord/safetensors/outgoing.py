@@ -124,7 +124,8 @@ def _row_major(array: np.ndarray, descr: np.dtype) -> Iterator[memoryview]:
     if array.flags.c_contiguous and array.dtype == descr:
         yield array.reshape(-1).view(np.uint8).data
     elif array.nbytes <= BLOCK or array.size == 1:
-        block = np.empty(array.shape, descr)
+        # NumPy does not copy the gaps of a structure, and what happened to be there is nobody's business.
+        block = (np.zeros if descr.kind == "V" else np.empty)(array.shape, descr)
         np.copyto(block, array)
         yield block.reshape(-1).view(np.uint8).data
     else:
@@ -166,6 +167,7 @@ def transmit(
     limit: int,
     send: Callable[[list[memoryview]], None],
     seen: Callable[[Outgoing, memoryview], None] | None = None,
+    done: Callable[[Outgoing], None] | None = None,
 ) -> None:
     """Send a header and payloads, and let go of each value once it is sent.
 
@@ -177,6 +179,8 @@ def transmit(
         Sends a batch of memoryviews, whole.
     seen : callable, optional
         Is told of each piece before it is sent, and whose it is.
+    done : callable, optional
+        Is told of each entry once it is sent.
     """
     batch: list[memoryview] = []
     room = limit
@@ -188,6 +192,8 @@ def transmit(
         batch.clear()
         for entry in written:
             entry.value = None
+            if done is not None:
+                done(entry)
         written.clear()
 
     send([memoryview(header)])

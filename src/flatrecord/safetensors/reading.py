@@ -67,7 +67,8 @@ def read_payloads(fill: Fill, layout: Layout) -> dict[str, Array]:
             checked_fill(staged, names[0])
         for name in names:
             block = blank(layout.slots[name].nbytes)
-            memoryview(block)[:] = staged[: len(block)]
+            with memoryview(block) as view:
+                view[:] = staged[: len(block)]
             staged = staged[len(block) :]
             seal(block)
             arrays[name] = array_from(name, layout.slots[name], block)
@@ -83,7 +84,8 @@ def read_payloads(fill: Fill, layout: Layout) -> dict[str, Array]:
             continue
         take(small)
         block = block_for(name, slot)
-        checked_fill(memoryview(block), name)
+        with memoryview(block) as view:
+            checked_fill(view, name)
         seal(block)
         arrays[name] = array_from(name, slot, block)
     take(small)

@@ -17,6 +17,8 @@ from typing import Any
 from .vectored import advance
 
 PIECE = 1 << 20  # bytes asked for or sent in one call
+# What the ssl module raises, by name, as it need not be loaded: TLS may have to read before it can write.
+TLS_WAITS = {"SSLWantReadError": select.POLLIN, "SSLWantWriteError": select.POLLOUT}
 SMALL = 64 << 10  # shorter pieces are joined before they go to a stream's write()
 
 Send = Callable[[list[memoryview]], None]
@@ -86,12 +88,13 @@ def stream_filler(stream: Any) -> Callable[[memoryview], int]:
     def fill(view: memoryview) -> int:
         done = 0
         while done < len(view):
-            piece = view[done : done + PIECE]
-            count = _patiently(stream, select.POLLIN, into, piece)
+            # Released afterwards, so that the stream cannot write to the record later.
+            with view[done : done + PIECE] as piece:
+                count = _patiently(stream, select.POLLIN, into, piece)
+                if not 0 <= count <= len(piece):
+                    raise OSError(f"the stream said that it read {count} bytes into {len(piece)}")
             if count == 0:
                 break
-            if not 0 < count <= len(piece):
-                raise OSError(f"the stream said that it read {count} bytes into {len(piece)}")
             done += count
         return done
 
@@ -113,16 +116,25 @@ def _copied(stream: Any, view: memoryview) -> int | None:
 def flush(stream: Any) -> None:
     """Flush `stream` if it can be flushed."""
     if hasattr(stream, "flush"):
-        _patiently(stream, select.POLLOUT, lambda _: stream.flush() or 0, None)
+        _patiently(stream, select.POLLOUT, lambda _: stream.flush() or 0, b"")
 
 
 def _patiently(stream: Any, event: int, call: Callable[[Any], int | None], argument: Any) -> int:
     """`call(argument)`, as soon as the stream is ready for it."""
     while True:
+        wanted = event
         try:
             count = call(argument)
+            if count is None and event == select.POLLOUT and not isinstance(stream, io.RawIOBase):
+                return len(argument)  # a write() of somebody's own, which says nothing; only raw streams mean "not ready"
         except BlockingIOError as error:
-            count = getattr(error, "characters_written", 0) or None  # what a BufferedWriter took all the same
+            # What a buffer took all the same. Where another stream lies in between, it counts other bytes.
+            buffered = isinstance(stream, (io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair))
+            count = error.characters_written or None if buffered else None
+        except OSError as error:
+            if type(error).__name__ not in TLS_WAITS:
+                raise
+            count, wanted = None, TLS_WAITS[type(error).__name__]
         if count is not None:
             return count
         try:
@@ -131,5 +143,5 @@ def _patiently(stream: Any, event: int, call: Callable[[Any], int | None], argum
             way = "written to" if event == select.POLLOUT else "read from"
             raise BlockingIOError(EAGAIN, f"the stream is not ready to be {way}, and has no fileno() to wait for it") from None
         poll = select.poll()
-        poll.register(descriptor, event)
+        poll.register(descriptor, wanted)
         poll.poll()
