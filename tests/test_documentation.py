@@ -12,7 +12,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
-def test_the_readme(block, capsys):
+def test_the_readme(block, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[block], f"README.md, block {block + 1}", "exec"), {})
     # Where a print has a comment, the comment is what it prints.
     promised = re.findall(r"^print\(.*\)\s+# (?=\d)(.*)$", BLOCKS[block], re.MULTILINE)
