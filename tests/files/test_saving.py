@@ -270,6 +270,7 @@ import numpy as np
 from flatrecord import ParametersRecord
 
 record = ParametersRecord({f"layer{i}": np.full(64 << 20, i, "u1") for i in range(8)})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us in the background ignores it
 started = threading.Event()
 def interrupt():
     started.wait()
