@@ -25,7 +25,7 @@ profile: $(VENV)/test.stamp $(VENV)/package.stamp
 
 # The tests of the compiled core, of tensors and of files against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 # CPython keeps what it has allocated until it exits, so leaks are not looked for here.
-sanitize: $(VENV)/test.stamp build/sanitize.stamp
+sanitize: $(VENV)/test.stamp $(VENV)/model.stamp build/sanitize.stamp
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
