@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -120,13 +119,13 @@ def save(
         if checksum:
             layout.digests = dict.fromkeys(layout.slots, PLACEHOLDER)
         header = encoded(layout)
-        with Replacement(target) as file, ThreadPoolExecutor(1, "flatrecord-hash") as pool:
+        with Replacement(target) as file:
             way_back.opens(file.descriptor, layout)
             write = file_sender(file.descriptor)
             send = write if progress is None else _telling(write, progress)
             if checksum:
-                hashing = Hashing(send, pool)
-                transmit(header, entries, FILE_PIECE, hashing.send, hashing.seen, _forgetting(items))
+                with Hashing(send) as hashing:
+                    transmit(header, entries, FILE_PIECE, hashing.send, hashing.seen, _forgetting(items))
                 layout.digests = hashing.digests(layout.slots)
                 os.lseek(file.descriptor, 0, os.SEEK_SET)
                 write([memoryview(encoded(layout))])

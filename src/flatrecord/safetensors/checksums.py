@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
+from ..threads import cores, helpers
 from .outgoing import Outgoing
 from .streams import Send
 
@@ -19,12 +19,21 @@ PIECE = 1 << 20  # bytes between two looks for an interrupt
 
 
 class Hashing:
-    """Takes digests of what is sent, in a thread beside the sending."""
+    """Takes digests of what is sent, in a thread beside the sending. A context manager."""
 
-    def __init__(self, send: Send, pool: ThreadPoolExecutor) -> None:
-        self._send, self._pool = send, pool
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._pool = helpers(1, "flatrecord-hash")
         self._hashes: dict[str, HASH] = {}
         self._pending: list[tuple[HASH, memoryview]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
 
     def seen(self, entry: Outgoing, part: memoryview) -> None:
         """Note what the next batch holds."""
@@ -65,7 +74,7 @@ def digest_of(entry: Outgoing) -> str:
 def digests_of(entries: Iterable[Outgoing]) -> Iterable[tuple[str, str]]:
     """Names and digests, in order; several are taken at once."""
     entries = list(entries)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "flatrecord-hash") as pool:
+    with helpers(cores(), "flatrecord-hash") as pool:
         try:
             yield from zip((entry.name for entry in entries), pool.map(digest_of, entries), strict=True)
         finally:

@@ -8,7 +8,6 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,6 +16,7 @@ from .._core.array import Array, _rebuild
 from .._core.buffer import Buffer
 from .._core.errors import add_name
 from .._core.parts import array_of_block, blank, seal, share
+from ..threads import cores, helpers
 from .layout import PREFIX, Layout, Slot, dtype_of, header_length, parsed
 from .vectored import MOST, advance
 
@@ -242,12 +242,12 @@ def array_from(name: str, slot: Slot, block: Buffer) -> Array:
 def _fill(descriptor: int, layout: Layout, blocks: dict[str, Buffer]) -> None:
     """Read payloads into blocks, and seal these."""
     jobs = list(_jobs(layout, blocks))
-    threads = min(THREADS, len(os.sched_getaffinity(0)), len(jobs))
+    threads = min(THREADS, cores(), len(jobs))
     if threads < 2:
         for job in jobs:
             _read_at(descriptor, *job)
     else:
-        with ThreadPoolExecutor(threads, "flatrecord-read") as pool:
+        with helpers(threads, "flatrecord-read") as pool:
             try:
                 for _ in pool.map(lambda job: _read_at(descriptor, *job), jobs):
                     pass
