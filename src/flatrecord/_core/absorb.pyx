@@ -19,7 +19,7 @@ from weakref import getweakrefcount
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, check_ndarray, checked_header, is_immutable, made_of
+from .array cimport Array, check_ndarray, checked_header, is_immutable, made_of, recast
 from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport Memory, adapter_of
@@ -33,7 +33,7 @@ cdef enum:
     SIGNALS_EVERY = 256  # entries
 
 
-cdef int absorb(source, list places, dict staged, bint keep_input, copy) except -1:
+cdef int absorb(source, list places, dict staged, bint keep_input, copy, type array_class) except -1:
     """Turn the entries of a container into Arrays.
 
     Parameters
@@ -49,6 +49,8 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
         Leave `source` as it is.
     copy : {None, True, False}
         As for `Array`.
+    array_class : type
+        Array or a subclass, of which the Arrays will be.
 
     Raises
     ------
@@ -60,7 +62,7 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy) except 
     cdef object value = None
     cdef bint left = True
     intake.names = list(staged)
-    intake.staged, intake.keep_input, intake.copy = staged, keep_input, copy
+    intake.staged, intake.keep_input, intake.copy, intake.array_class = staged, keep_input, copy, array_class
     intake.originals, intake.adapters, intake.shared, intake.duplicates = [None] * i, [None] * i, {}, []
     for intake.at in range(i):
         check_value(intake.names[intake.at], PyObject_GetItem(source, places[intake.at]), copy)
@@ -124,6 +126,7 @@ cdef class Intake:
     cdef dict staged  # name -> Array, or None where it has none yet
     cdef bint keep_input
     cdef object copy
+    cdef type array_class
     cdef Py_ssize_t at  # the place that is being handled, for messages
     cdef list originals  # by place: what goes back as it is, because it costs nothing to keep
     cdef list adapters  # by place: who can make a value that was copied and let go again; None for ndarrays
@@ -175,7 +178,7 @@ cdef class Intake:
             array = made_of(type(value), value.header, duplicate(value.payload, 0), value.listed)
         # An equal copy goes back after a failure, so that no entry is there twice.
         self.originals[self.at] = array
-        self.staged[self.names[self.at]] = array
+        self.staged[self.names[self.at]] = recast(array, self.array_class)
         return 0
 
     cdef int duplicate_arrays(self) except -1:
@@ -195,7 +198,8 @@ cdef class Intake:
             raise
         for i, buffer in zip(self.duplicates, buffers):
             array = self.originals[i]
-            self.staged[self.names[i]] = made_of(type(array), array.header, buffer, array.listed)
+            cls = type(array) if isinstance(array, self.array_class) else self.array_class
+            self.staged[self.names[i]] = made_of(cls, array.header, buffer, array.listed)
         return 0
 
     cdef int stage(self, value, adapter, ndarray array, Buffer payload, bint lives_on) except -1:
@@ -203,7 +207,7 @@ cdef class Intake:
 
         The value itself is kept for the case of a failure if its memory lives on, so that it costs nothing.
         """
-        self.staged[self.names[self.at]] = made_of(Array, checked_header(array), payload, False)
+        self.staged[self.names[self.at]] = made_of(self.array_class, checked_header(array), payload, False)
         if lives_on or payload.ownership == BORROWED:
             self.originals[self.at] = value
         else:

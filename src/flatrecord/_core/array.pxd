@@ -14,6 +14,7 @@ cdef class Array:
 
 
 cdef Array made_of(cls, Header header, Buffer payload, bint listed)
+cdef Array recast(Array array, cls)
 cdef bint is_immutable(Array array)
 cdef Buffer given_up(Buffer copied)
 cdef int let_go(Array array) noexcept

@@ -499,6 +499,11 @@ cdef Array made_of(cls, Header header, Buffer payload, bint listed):
     return array
 
 
+cdef Array recast(Array array, cls):
+    """`array` as an instance of `cls`, on the same memory; itself if it is one."""
+    return array if isinstance(array, cls) else made_of(cls, array.header, array.payload, array.listed)
+
+
 cdef Array array_of(value, copy):
     """An Array of an ndarray, or of a value that an adapter knows, which the caller keeps."""
     cdef Trail trail

@@ -11,7 +11,7 @@ from numpy cimport ndarray
 
 from .array cimport Array, checked_header, given_up, made_of
 from .buffer cimport SHARED, Buffer, allocate, hold_exporter
-from .npy cimport Header, header_of_ndarray
+from .npy cimport Header, header_of_ndarray, parse_header
 from .views cimport ndarray_over
 
 cnp.import_array()
@@ -49,6 +49,36 @@ def share(view not None):
     cdef Buffer block = hold_exporter(view)
     block.ownership = SHARED
     return block
+
+
+def payload_offset(start not None, Py_ssize_t beyond, str dtype not None, tuple shape not None):
+    """Where the payload of a serialized ndarray begins, in bytes.
+
+    Parameters
+    ----------
+    start : bytes or contiguous memoryview
+        The beginning of the serialized array, with the whole header. May come from anybody.
+    beyond : int
+        How many bytes follow after `start`.
+    dtype, shape : str and tuple of int
+        What came beside it.
+
+    Raises
+    ------
+    ValueError
+        If this is not the beginning of a ``.npy`` array of that dtype, that shape and that many bytes.
+    """
+    cdef Py_ssize_t offset
+    cdef Buffer found = hold_exporter(start)
+    cdef Header header = parse_header(found.pointer, found.nbytes, beyond, dtype, &offset)
+    if header.dtype != dtype or header.shape != shape:
+        raise ValueError(f"{header.dtype} of shape {header.shape} came as {dtype} of shape {shape}")
+    return offset
+
+
+def as_class(Array array not None, cls):
+    """An Array of exactly the class `cls`, on the memory of `array`."""
+    return array if type(array) is cls else made_of(cls, array.header, array.payload, array.listed)
 
 
 def header_of(ndarray value not None):

@@ -16,6 +16,7 @@ _Source: TypeAlias = Mapping[str, _Value] | Sequence[_Value]
 
 @disjoint_base
 class ParametersRecord(MutableMapping[str, Array]):
+    array_class: ClassVar[type[Array]]
     def __init__(
         self,
         array_dict: _Source | None = None,

@@ -12,7 +12,7 @@ from numpy import ndarray
 from .foreign import adapter
 
 from .absorb cimport absorb
-from .array cimport Array, check_copy, exact_str, readable_header
+from .array cimport Array, check_copy, exact_str, readable_header, recast
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport adapter_of
 from .npy cimport Header
@@ -74,7 +74,10 @@ cdef class ParametersRecord:
     removes entries gets a `RuntimeError`, as with `dict`.
     """
 
+    array_class = Array  # a subclass of the record may have a subclass of Array here
+
     def __cinit__(self):
+        self.values_class = type(self).array_class
         self.entries = {}
 
     def __init__(self, array_dict=None, keep_input=False, *, copy=None):
@@ -311,7 +314,7 @@ cdef class ParametersRecord:
         return self.entries[key]
 
     def __setitem__(self, key, value):
-        self.entries[checked_key(key)] = checked_array(key, value)
+        self.entries[checked_key(key)] = checked_array(self, key, value)
 
     def __delitem__(self, key):
         del self.entries[key]
@@ -359,7 +362,7 @@ cdef class ParametersRecord:
         """
         if key in self.entries:
             return self.entries[key]
-        return self.entries.setdefault(checked_key(key), checked_array(key, default))
+        return self.entries.setdefault(checked_key(key), checked_array(self, key, default))
 
     def update(self, other=(), /, **entries):
         """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments.
@@ -374,7 +377,7 @@ cdef class ParametersRecord:
         for pair in chain(pairs, entries.items()):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise TypeError(f"update takes a mapping or pairs of key and Array, got {pair!r:.80}")
-            staged[checked_key(pair[0])] = checked_array(pair[0], pair[1])
+            staged[checked_key(pair[0])] = checked_array(self, pair[0], pair[1])
         self.entries.update(staged)
 
     def copy(self):
@@ -447,11 +450,14 @@ cdef inline str checked_key(key):
     return exact_str(key)
 
 
-cdef inline Array checked_array(key, value):
-    if type(value) is not Array and not isinstance(value, Array):
+cdef inline Array checked_array(ParametersRecord record, key, value):
+    """`value` as an Array of the record's own class, on the same memory."""
+    if type(value) is record.values_class:
+        return <Array> value
+    if not isinstance(value, Array):
         hint = "; Array(value) makes one" if isinstance(value, ndarray) or adapter_of(value) is not None else ""
         raise TypeError(f"key {key!r}: a value must be an Array, got {type_name(value)}{hint}")
-    return <Array> value
+    return recast(<Array> value, record.values_class)
 
 
 cdef object from_sequence(cls, ndarrays, keep_input, copy):
@@ -556,7 +562,7 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
         metadata = (<ParametersRecord> source).metadata
     else:
         metadata = deepcopy(getattr(source, "_metadata", None))
-    absorb(source, places, staged, keep_input, copy)
+    absorb(source, places, staged, keep_input, copy, record.values_class)
     with cython.critical_section(record):
         record.entries, record.metadata = staged, metadata
     return 0
