@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class _Caller(Executor):
@@ -39,3 +40,12 @@ def helpers(count: int, name: str) -> Executor:
     except RuntimeError:
         return _Caller()
     return pool
+
+
+def spread(work: Callable[[Item], T], items: Iterable[Item], name: str) -> Iterator[T]:
+    """What `work` makes of each item, in order; all cores work at it, and stop when the caller does."""
+    with helpers(cores(), name) as pool:
+        try:
+            yield from pool.map(work, items)
+        finally:
+            pool.shutdown(cancel_futures=True)

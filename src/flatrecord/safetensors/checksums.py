@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..threads import cores, helpers
+from ..threads import helpers, spread
 from .outgoing import Outgoing
 from .streams import Send
 
@@ -74,8 +74,4 @@ def digest_of(entry: Outgoing) -> str:
 def digests_of(entries: Iterable[Outgoing]) -> Iterable[tuple[str, str]]:
     """Names and digests, in order; several are taken at once."""
     entries = list(entries)
-    with helpers(cores(), "flatrecord-hash") as pool:
-        try:
-            yield from zip((entry.name for entry in entries), pool.map(digest_of, entries), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    yield from zip((entry.name for entry in entries), spread(digest_of, entries, "flatrecord-hash"), strict=True)
