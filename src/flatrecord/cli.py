@@ -1,4 +1,4 @@
-"""The command ``flatrecord``: what a file holds, and the same in another format."""
+"""The command ``flatrecord``: what a file holds, the same in another format, and Flower with our records."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from . import __version__
+from . import __version__, hook
 from .convert import Progress, convert, kind_of, opened
+from .hook.versions import KNOWN, flower_version, is_known, require
 from .safetensors import Contents, Entry, inspect
 from .safetensors.outgoing import Outgoing, described
 
@@ -66,6 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("-f", "--force", action="store_true", help="replace TARGET if it is there")
     _add_entry(change)
     change.set_defaults(run=_convert)
+    flower = commands.add_parser(
+        "flower",
+        help="let all Flower processes of this environment use flatrecord",
+        description="Let every Flower process of this environment send and receive with flatrecord's records, without a "
+        "changed line in the app. FLATRECORD_FLOWER=0 in the environment of a process keeps it out of that process.",
+    )
+    actions = flower.add_subparsers(required=True, metavar="ACTION")
+    for run, summary in (
+        (_flower_enable, "write two small files to site-packages"),
+        (_flower_disable, "remove them"),
+        (_flower_status, "say whether they are there"),
+    ):
+        actions.add_parser(run.__name__.removeprefix("_flower_"), help=summary, description=summary).set_defaults(run=run)
     return parser
 
 
@@ -161,3 +175,35 @@ def _bar(name: str) -> Iterator[tuple[Progress | None, Progress | None]]:
     with Bar("{task.description}", *columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(_printable(name).replace("[", "\\["), total=None)
         yield lambda total: bar.update(task, total=total), lambda count: bar.advance(task, count)
+
+
+# ----------------------------------------------------------------------------------------- flower
+
+
+def _flower_enable(options: argparse.Namespace) -> int:
+    require()
+    for path, text in hook.files().items():
+        print(f"writes {path} ({len(text)} bytes){': ' + text.strip() if text.count(chr(10)) == 1 else ''}")
+    hook.enable()
+    print(f"enabled for Flower {flower_version()}: processes that start from now on use flatrecord's records")
+    return 0
+
+
+def _flower_disable(options: argparse.Namespace) -> int:
+    removed = hook.disable()
+    for path in removed:
+        print(f"removed {path}")
+    print("disabled: nothing of it is left" if removed else "it was not enabled")
+    return 0
+
+
+def _flower_status(options: argparse.Namespace) -> int:
+    release = flower_version()
+    print(f"environment: {sys.prefix}")
+    known = "" if release is None or is_known(release) else f", not one of {KNOWN}: it is left as it is"
+    print(f"Flower: {release or 'not installed'}{known}")
+    print(f"flatrecord flower: {'enabled' if hook.is_enabled() else 'disabled'}")
+    for path in hook.files():
+        if path.exists():
+            print(f"  {path}")
+    return 0

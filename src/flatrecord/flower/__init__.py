@@ -1,0 +1,24 @@
+"""Real Flower on compiled storage: Flower's `Array`, `ArrayRecord` and `ParametersRecord`, without the copies.
+
+What is imported from here is accepted wherever Flower accepts its own: in a ``RecordDict``, a ``Message``,
+``Context.state``, by the strategies of a ServerApp and in the simulation. The object ids and the bytes on the
+wire are the same, so that a stock peer notices nothing.
+
+Importing it also lets this process send and receive so. A ClientApp's process has received its message before
+it imports the app: ``flatrecord flower enable`` reaches that, too.
+"""
+
+from .. import hook
+from ..hook.versions import require
+
+require()
+
+from . import transport  # noqa: E402
+from .arrays import Array, ArrayChunk  # noqa: E402
+from .records import ArrayRecord, ParametersRecord, from_flower, to_flower  # noqa: E402
+
+transport.install()
+
+__all__ = ["Array", "ArrayChunk", "ArrayRecord", "ParametersRecord", "from_flower", "to_flower"]
+
+hook.catch_up()

@@ -1,0 +1,183 @@
+"""What goes out: a few chunks at a time, freed as they are acknowledged; what goes wrong says which key."""
+
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from flower.peer import message, received, sent
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
+from flwr.supernode.runtime import run_clientapp
+from flwr.superlink.grid import http_grid
+
+from flatrecord.flower import Array, ArrayChunk, ArrayRecord
+from flatrecord.flower.pushing import push_objects
+
+MIB = 1 << 20
+
+
+def model(entries: int = 4, nbytes: int = 12 * MIB) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {f"layer{i}": rng.integers(0, 256, nbytes, "u1") for i in range(entries)}
+
+
+def push(content, function, **options):
+    content.metadata.__dict__["_message_id"] = content.object_id
+    with no_object_id_recompute():
+        push_objects(get_all_nested_objects(content), function, **options)
+
+
+def test_importing_it_lets_this_process_send_and_receive_so():
+    assert run_clientapp.push_objects is http_grid.push_objects is push_objects
+    kinds = {"Array": Array, "ArrayChunk": ArrayChunk, "ArrayRecord": ArrayRecord}
+    assert {name: inflatable_class_registry[name] for name in kinds} == kinds
+
+
+def test_at_most_two_chunks_are_in_memory(monkeypatch):
+    alive, most = set(), 0
+    lock = threading.Lock()
+
+    class Content(bytes):
+        def __del__(self):
+            alive.discard(id(self))
+
+    def deflate(chunk, deflate=ArrayChunk.deflate):
+        nonlocal most
+        content = Content(deflate(chunk))
+        with lock:
+            alive.add(id(content))
+            most = max(most, len(alive))
+        return content
+
+    monkeypatch.setattr(ArrayChunk, "deflate", deflate)
+    seen = {}
+    push(message(arrays=ArrayRecord(model())), lambda object_id, content: (time.sleep(0.005), seen.setdefault(object_id, len(content))))
+    assert sum(seen.values()) > 48 * MIB and most <= 2 + 2  # a thread makes the next before the last name of the old is gone
+
+
+def test_only_what_is_asked_for_is_pushed():
+    content = message(arrays=ArrayRecord(model()))
+    everything = sent(content)
+    some = set(list(everything)[::2])
+    assert sent(content, object_ids_to_push=some) == {name: everything[name] for name in some}
+    assert sent(content, object_ids_to_push=set()) == {}
+    content.metadata.__dict__["_message_id"] = content.object_id
+    with no_object_id_recompute():
+        objects = get_all_nested_objects(content)
+        count = len(objects)
+        push_objects(objects, lambda *_: None, keep_objects=True)
+        assert len(objects) == count
+        push_objects(objects, lambda *_: None, max_concurrent_pushes=1)
+        assert objects == {}
+
+
+def test_memory_that_was_written_to_is_named():
+    source = model()
+    content = message(arrays=ArrayRecord(source, copy=False))
+    store = {}
+
+    def stored(object_id, data):
+        if get_object_id(data) != object_id:
+            raise OSError("the store does not take it")
+        store[object_id] = data
+
+    content.object_id
+    source["layer2"][7 * MIB] ^= 1
+    with pytest.raises(ValueError, match="key 'layer2': the array's memory was written to") as caught:
+        push(content, stored)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert list(content.content["arrays"]) == list(source)
+    push(content, stored)  # with ids of what is there now
+    assert received(content, store)["arrays"]["layer2"].numpy()[7 * MIB] == source["layer2"][7 * MIB]
+
+
+def test_a_live_model_can_be_sent_round_after_round():
+    network = torch.nn.Linear(64, 64)
+    record = ArrayRecord(network.state_dict(), copy=False)
+    for _ in range(3):
+        with torch.no_grad():
+            network.weight += 1
+        contents = sent(message(arrays=record))
+        assert all(get_object_id(content) == object_id for object_id, content in contents.items())
+        (weight,) = [content for content in contents.values() if len(content) > 64 * 64 * 4]
+        assert weight.endswith(network.weight.detach().numpy().tobytes())
+
+
+def test_an_error_of_the_other_end_is_raised_and_nothing_is_lost():
+    content = message(arrays=ArrayRecord(model()))
+    record, pushed = content.content["arrays"], []
+
+    def fails(object_id, data):
+        if len(pushed) == 5:
+            raise ConnectionResetError("the other end is gone")
+        pushed.append(object_id)
+
+    before = threading.active_count()
+    with pytest.raises(ConnectionResetError, match="the other end is gone"):
+        push(content, fails)
+    assert len(pushed) <= 6 and len(record) == 4
+    assert sent(content) == sent(message(arrays=ArrayRecord(model())))
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_consumable_record_is_freed_array_by_array():
+    record = ArrayRecord(model(), keep_input=False)
+    record["again"] = record["layer0"]
+    record.consumable = True
+    expected = sent(message(arrays=ArrayRecord(dict(record))))
+    content, memory = message(arrays=record), {key: weakref.ref(array) for key, array in record.items()}
+    left, seen = [], {}
+
+    def acknowledge(object_id, data):
+        seen[object_id] = data
+        left.append(sum(array() is not None for array in memory.values()))
+
+    push(content, acknowledge, max_concurrent_pushes=1)
+    assert seen == expected and len(record) == 0
+    assert left[0] == 5 and left[-1] == 0 and sorted(left, reverse=True) == left and set(left) >= {5, 3, 2, 1, 0}
+
+
+def test_what_was_not_acknowledged_stays_in_a_consumable_record():
+    record = ArrayRecord(model(), keep_input=False)
+    record.consumable = True
+    expected = {key: array.numpy(copy=True) for key, array in record.items()}
+    seen = []
+
+    def fails(object_id, data):
+        if len(seen) == 7:  # two arrays of three chunks and a small object each have gone
+            raise ConnectionResetError
+        seen.append(object_id)
+
+    with pytest.raises(ConnectionResetError):
+        push(message(arrays=record), fails, max_concurrent_pushes=1)
+    assert list(record) == ["layer2", "layer3"] or list(record) == ["layer1", "layer2", "layer3"]
+    assert all((array.numpy() == expected[key]).all() for key, array in record.items())
+
+
+def test_a_consumable_record_that_the_other_end_has_already():
+    record = ArrayRecord(model(), keep_input=False)
+    record.consumable = True
+    push(message(arrays=record), lambda *_: None, object_ids_to_push=set())
+    assert len(record) == 0
+
+
+def test_the_ids_are_computed_once(monkeypatch):
+    from flatrecord.flower import hashing
+
+    hashed = []
+    monkeypatch.setattr(hashing, "_digest", lambda *span, digest=hashing._digest: (hashed.append(span[2] - span[1]), digest(*span))[1])
+    record = ArrayRecord(model())
+    content = message(arrays=record)
+    total = sum(array.nbytes for array in record.values())
+    for _ in range(2):
+        sent(content)
+        assert sum(hashed) == total  # and not again
+    record["new"] = Array(np.zeros(9))
+    sent(message(arrays=record))
+    assert sum(hashed) == total + record["new"].nbytes
