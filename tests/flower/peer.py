@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 
 from flwr.app import Message, RecordDict
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
+from flatrecord.flower.pulling import pull_and_inflate_object_from_tree
 from flatrecord.flower.pushing import push_objects
 
 TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 2, 3
@@ -33,8 +34,18 @@ def sent(content: Message, push: Callable = push_objects, **options) -> dict[str
 
 
 def received(content: Message, contents: dict[str, bytes]) -> RecordDict:
-    """What the other end makes of it, in this process: with our classes."""
+    """What the other end makes of it, in this process: with our classes, all at once."""
     return inflate_object_from_contents(content.object_id, dict(contents)).content
+
+
+def pulled(content: Message, contents: dict[str, bytes], pull: Callable | None = None, **options) -> RecordDict:
+    """What the other end makes of it, in this process, pulling one object after the other."""
+    confirmed: list[str] = []
+    found = pull_and_inflate_object_from_tree(
+        get_object_tree(content), pull or contents.__getitem__, confirmed.append, return_type=Message, **options
+    )
+    assert confirmed == [content.object_id]
+    return found.content
 
 
 STOCK = """

@@ -13,7 +13,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
 from flwr.supernode.runtime import run_clientapp
 from flwr.superlink.grid import http_grid
 
-from flatrecord.flower import Array, ArrayChunk, ArrayRecord
+from flatrecord.flower import Array, ArrayChunk, ArrayRecord, transport
+from flatrecord.flower.pulling import pull_objects
 from flatrecord.flower.pushing import push_objects
 
 MIB = 1 << 20
@@ -31,7 +32,9 @@ def push(content, function, **options):
 
 
 def test_importing_it_lets_this_process_send_and_receive_so():
+    transport.install()  # those modules were imported after ours
     assert run_clientapp.push_objects is http_grid.push_objects is push_objects
+    assert http_grid.pull_objects is pull_objects
     kinds = {"Array": Array, "ArrayChunk": ArrayChunk, "ArrayRecord": ArrayRecord}
     assert {name: inflatable_class_registry[name] for name in kinds} == kinds
 
@@ -116,8 +119,9 @@ def test_an_error_of_the_other_end_is_raised_and_nothing_is_lost():
         pushed.append(object_id)
 
     before = threading.active_count()
-    with pytest.raises(ConnectionResetError, match="the other end is gone"):
+    with pytest.raises(ConnectionResetError, match="the other end is gone") as caught:
         push(content, fails)
+    assert caught.value.__notes__[0].startswith("while sending key 'layer")
     assert len(pushed) <= 6 and len(record) == 4
     assert sent(content) == sent(message(arrays=ArrayRecord(model())))
     deadline = time.monotonic() + 10
@@ -171,7 +175,11 @@ def test_the_ids_are_computed_once(monkeypatch):
     from flatrecord.flower import hashing
 
     hashed = []
-    monkeypatch.setattr(hashing, "_digest", lambda *span, digest=hashing._digest: (hashed.append(span[2] - span[1]), digest(*span))[1])
+    def digest(pieces, digest=hashing._digest):
+        hashed.append(sum(map(len, pieces)))
+        return digest(pieces)
+
+    monkeypatch.setattr(hashing, "_digest", digest)
     record = ArrayRecord(model())
     content = message(arrays=record)
     total = sum(array.nbytes for array in record.values())
@@ -181,3 +189,8 @@ def test_the_ids_are_computed_once(monkeypatch):
     record["new"] = Array(np.zeros(9))
     sent(message(arrays=record))
     assert sum(hashed) == total + record["new"].nbytes
+    hashed.clear()
+    back = received(content, sent(content))["arrays"]
+    assert sum(hashed) == total + record["new"].nbytes  # to see whether anything was corrupted
+    sent(message(arrays=back))
+    assert sum(hashed) == total + record["new"].nbytes  # so that the ids are known when it is sent on

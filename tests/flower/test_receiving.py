@@ -166,6 +166,19 @@ def test_objects_of_the_wrong_kind():
             wrong()
 
 
+@pytest.mark.parametrize("place", [0, 20, -1])
+def test_a_corrupted_chunk(place):
+    content = message(arrays=ArrayRecord({"x": np.arange(2 * MIB)}))
+    contents = sent(content)
+    name = [name for name, found in contents.items() if found.startswith(b"ArrayChunk")][1]
+    body = contents[name].index(b"\0") + 1
+    broken = bytearray(contents[name])
+    broken[place if place < 0 else body + place] ^= 1
+    contents[name] = bytes(broken)
+    with pytest.raises(ValueError, match=rf"int64 of shape \(2097152,\)\) was corrupted on its way: chunk {name}"):
+        received(content, contents)
+
+
 def test_a_missing_object_is_flowers_own_error():
     content = message(arrays=ArrayRecord({"x": np.zeros(3)}))
     contents = sent(content)

@@ -433,10 +433,32 @@ cdef Header parse_header(const char *data, Py_ssize_t size, Py_ssize_t beyond, s
     Raises
     ------
     ValueError
-        If this is not a ``.npy`` array of the format's version 1 to 3, if it would need pickle, or if
-        the payload is not as long as dtype and shape ask for.
+        As `parse_preamble`; and if the payload is not as long as dtype and shape ask for.
     """
-    cdef Py_ssize_t prefix, length, wanted, found
+    cdef Py_ssize_t wanted, found
+    cdef Header header = parse_preamble(data, size, dtype, offset, &wanted)
+    found = size - offset[0] + beyond
+    if wanted != found:
+        raise fault(f"{header.descr} of shape {header.shape} needs a payload of {wanted} bytes, found {found}")
+    return header
+
+
+cdef Header parse_preamble(const char *data, Py_ssize_t size, str dtype, Py_ssize_t *offset, Py_ssize_t *wanted):
+    """Parse what comes before the payload.
+
+    Parameters
+    ----------
+    data, size, dtype, offset
+        As for `parse_header`.
+    wanted : pointer, filled in
+        How long the payload should be, in bytes.
+
+    Raises
+    ------
+    ValueError
+        If this is not the beginning of a ``.npy`` array of the format's version 1 to 3, or it would need pickle.
+    """
+    cdef Py_ssize_t prefix, length
     cdef const unsigned char *raw = <const unsigned char *> data
     cdef Cursor cursor
     cdef dict fields
@@ -464,10 +486,7 @@ cdef Header parse_header(const char *data, Py_ssize_t size, Py_ssize_t beyond, s
     if not isinstance(fields["fortran_order"], bool):
         raise fault("fortran_order is not a bool")
     descr = read_descr(fields["descr"], dtype)
-    wanted = count_bytes(fields["shape"], descr.itemsize)
-    found = size - offset[0] + beyond
-    if wanted != found:
-        raise fault(f"{descr} of shape {fields['shape']} needs a payload of {wanted} bytes, found {found}")
+    wanted[0] = count_bytes(fields["shape"], descr.itemsize)
     cdef Header header = Header.__new__(Header)
     header.descr = descr
     header.dtype = str(descr)

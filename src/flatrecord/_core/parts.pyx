@@ -11,7 +11,7 @@ from numpy cimport ndarray
 
 from .array cimport Array, checked_header, given_up, made_of
 from .buffer cimport SHARED, Buffer, allocate, hold_exporter
-from .npy cimport Header, header_of_ndarray, parse_header
+from .npy cimport Header, header_of_ndarray, parse_header, parse_preamble
 from .views cimport ndarray_over
 
 cnp.import_array()
@@ -49,6 +49,30 @@ def share(view not None):
     cdef Buffer block = hold_exporter(view)
     block.ownership = SHARED
     return block
+
+
+def extent(start not None):
+    """Where the payload of a serialized ndarray begins and how long it is, as its header says.
+
+    Parameters
+    ----------
+    start : bytes or contiguous memoryview
+        The beginning of the serialized array, with the whole header. May come from anybody.
+
+    Returns
+    -------
+    tuple of int
+        Offset and length, in bytes.
+
+    Raises
+    ------
+    ValueError
+        If this is not the beginning of a ``.npy`` array.
+    """
+    cdef Py_ssize_t offset, nbytes
+    cdef Buffer found = hold_exporter(start)
+    parse_preamble(found.pointer, found.nbytes, "", &offset, &nbytes)
+    return offset, nbytes
 
 
 def payload_offset(start not None, Py_ssize_t beyond, str dtype not None, tuple shape not None):

@@ -1,4 +1,4 @@
-"""Array and ArrayChunk: Flower's classes on compiled storage."""
+"""Array: Flower's class on compiled storage."""
 
 from __future__ import annotations
 
@@ -16,85 +16,13 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 from .._core.array import Array as _Array
-from .._core.array import _rebuild
 from .._core.foreign import adapter, adapter_of
-from .._core.parts import blank, payload_offset, seal
-from .hashing import ids_of_chunks
-from .wire import body, head, pieces, run, spans
+from .chunks import ArrayChunk
+from .hashing import object_ids
+from .landing import Landing, header_of
+from .wire import body, head, spans
 
 FIELDS = ("dtype", "shape", "stype", "data")
-
-
-class ArrayChunk(_FlowerArrayChunk):
-    """A run of at most 5 MiB of an Array's serialized form: what Flower sends and receives at a time.
-
-    Parameters
-    ----------
-    data : memoryview
-        The bytes, which are not copied.
-
-    Notes
-    -----
-    One that was cut from an Array is a view on it. One that was received holds its bytes until it is put
-    in its place in an Array, and shows that place from then on.
-    """
-
-    def __init__(self, data: memoryview) -> None:
-        self._received: memoryview | None = data
-        self.array: Array | None = None  # of which it shows a part; None if it holds bytes that were received
-
-    @classmethod
-    def _of(cls, array: Array, start: int, stop: int, object_id: str) -> Self:
-        chunk = cls.__new__(cls)
-        chunk.__dict__["_object_id"] = object_id
-        chunk._settle(array, start, stop)
-        return chunk
-
-    def _take_out(self) -> list[memoryview]:
-        """The bytes; those that were received are the caller's, and freed when he lets go."""
-        found = self._pieces()
-        self._received = None
-        return found
-
-    def _settle(self, array: Array, start: int, stop: int) -> None:
-        """Show bytes `start` to `stop` of an Array from now on."""
-        self.array, self._start, self._stop = array, start, stop
-        self._received = None
-
-    def _pieces(self) -> list[memoryview]:
-        if self.array is not None:
-            return pieces(self.array, self._start, self._stop)
-        assert self._received is not None
-        return [self._received]
-
-    @property
-    def data(self) -> memoryview:  # type: ignore[override]
-        """memoryview: the bytes; a copy only of a chunk that holds both header and payload."""
-        found = self._pieces()
-        return found[0] if len(found) == 1 else memoryview(b"".join(found))
-
-    @property
-    def is_dirty(self) -> bool:
-        """bool: whether the object id has to be computed."""
-        return "_object_id" not in self.__dict__
-
-    def deflate(self) -> bytes:
-        """The chunk as it goes over the wire, in one copy."""
-        found = self._pieces()
-        return b"".join([head("ArrayChunk", (), sum(map(len, found))), *found])
-
-    @classmethod
-    def inflate(cls, object_content: bytes, children: dict[str, InflatableObject] | None = None) -> ArrayChunk:
-        """Make a chunk of what came over the wire, without a copy.
-
-        Raises
-        ------
-        ValueError
-            If it is an object of another type, or has children.
-        """
-        if children:
-            raise ValueError("an ArrayChunk has no children")
-        return cls(body(object_content, "ArrayChunk"))
 
 
 class Array(_Array, _FlowerArray):
@@ -197,7 +125,7 @@ class Array(_Array, _FlowerArray):
         """
         identify([self])
         return [
-            (object_id, ArrayChunk._of(self, start, stop, object_id))
+            (object_id, ArrayChunk.of(self, start, stop, object_id))
             for object_id, (start, stop) in zip(self._chunk_ids, spans(self), strict=True)
         ]
 
@@ -233,7 +161,8 @@ class Array(_Array, _FlowerArray):
         Raises
         ------
         ValueError
-            If the content is not that of an Array, or the chunks are not those that it names.
+            If the content is not that of an Array, or the chunks are not those that it names, or one of them has
+            been corrupted on its way: its SHA-256 is not its object id. (Flower itself does not look.)
         MemoryError
             If there is no room for the Array.
         """
@@ -247,7 +176,20 @@ class Array(_Array, _FlowerArray):
         chunks = {name: _chunk_of(child) for name, child in (children or {}).items()}
         if chunks.keys() != set(names) or set(order) != set(range(len(names))):
             raise ValueError(f"an Array of {len(names)} chunks got {len(chunks)}, or does not say where each belongs")
-        return _landed(cls, dtype, shape, stype, [chunks[names[i]] for i in order])
+        _verify(chunks, f"{dtype} of shape {shape}")
+        names = [names[i] for i in order]
+        array = _landed(names, [chunks[name] for name in names], dtype, shape, stype).finish(cls, dtype, shape, stype)
+        if [chunks[name].nbytes for name in names] == [stop - start for start, stop in spans(array)]:
+            array._chunk_ids = names  # as they would be if it were sent
+        return array
+
+
+def _verify(chunks: dict[str, ArrayChunk], what: str) -> None:
+    """Raise a ValueError if a chunk that has just been received is not what its object id says."""
+    new = {name: chunk for name, chunk in chunks.items() if chunk.source is None}
+    for name, found in zip(new, object_ids(list(new.values())), strict=True):
+        if found != name:
+            raise ValueError(f"an array ({what}) was corrupted on its way: chunk {name} came with the SHA-256 {found}")
 
 
 def _chunk_of(child: InflatableObject) -> ArrayChunk:
@@ -256,39 +198,18 @@ def _chunk_of(child: InflatableObject) -> ArrayChunk:
     return child if isinstance(child, ArrayChunk) else ArrayChunk(child.data)
 
 
-def _landed(cls: type[Array], dtype: str, shape: tuple[int, ...], stype: str, chunks: list[ArrayChunk]) -> Array:
-    """An Array made of its chunks in order, each of which is freed as soon as it has been copied."""
-    nbytes = sum(len(piece) for chunk in chunks for piece in chunk._pieces())
-    header = _header_of(chunks[0].data, nbytes, dtype, shape) if chunks and stype == "numpy.ndarray" else b""
-    block = blank(nbytes - len(header))
-    places: dict[int, tuple[int, int]] = {}  # id of a chunk -> where it is in the Array
-    at = 0
-    with memoryview(block) as target:
-        for chunk in chunks:
-            if id(chunk) in places:  # the same bytes once more
-                found = run(header, target, *places[id(chunk)])
-            else:
-                found = chunk._take_out()
-            start = at
-            for piece in found:
-                skipped = min(max(len(header) - at, 0), len(piece))
-                at += len(piece)
-                target[at - len(piece) + skipped - len(header) : at - len(header)] = piece[skipped:]
-            places.setdefault(id(chunk), (start, at))
-            del piece, found
-    seal(block)
-    array = _rebuild(cls, dtype, shape, False, stype, header, block)
-    for chunk in chunks:
-        chunk._settle(array, *places[id(chunk)])
-    return array
-
-
-def _header_of(start: memoryview, nbytes: int, dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What comes before the payload in `nbytes` that begin with `start`; nothing if they are not what they should be."""
-    try:
-        return bytes(start[: payload_offset(start, nbytes - len(start), dtype, shape)])
-    except ValueError:
-        return b""  # kept as they came: `numpy` says what is wrong if it is asked
+def _landed(names: list[str], chunks: list[ArrayChunk], dtype: str, shape: tuple[int, ...], stype: str) -> Landing:
+    """The memory of an Array with all its chunks in place, each of which is freed as soon as it has been copied."""
+    if chunks and isinstance(chunks[0].source, Landing):
+        landing = chunks[0].source
+        if landing.ids == names and landing.room == 0 and landing.fits(dtype, shape, stype):
+            return landing  # as they came
+    nbytes = sum(chunk.nbytes for chunk in chunks)
+    header = header_of(chunks[0].data, nbytes, dtype, shape) if chunks and stype == "numpy.ndarray" else b""
+    landing = Landing(header, nbytes - len(header))
+    for name, chunk in zip(names, chunks, strict=True):
+        landing.add(name, chunk)
+    return landing
 
 
 def flat(value: Any) -> Any:
@@ -301,5 +222,6 @@ def flat(value: Any) -> Any:
 def identify(arrays: Iterable[Array]) -> None:
     """Compute the ids of all chunks that have none yet, of several arrays at once."""
     new = [array for array in arrays if not hasattr(array, "_chunk_ids")]
-    for array, ids in zip(new, ids_of_chunks(new), strict=True):
-        array._chunk_ids = ids
+    ids = iter(object_ids([ArrayChunk.of(array, *span) for array in new for span in spans(array)]))
+    for array in new:
+        array._chunk_ids = [next(ids) for _ in spans(array)]

@@ -1,36 +1,36 @@
-"""The object ids of chunks: one SHA-256 pass over the memory of the arrays, by all cores."""
+"""The object ids of chunks: one SHA-256 pass over their memory, by all cores."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from ..threads import cores, spread
-from .wire import head, pieces, spans
-
-if TYPE_CHECKING:
-    from .._core.array import Array
+from .wire import head
 
 BATCH = 1 << 20  # bytes for which handing work to a thread is worth its while
 
-_Span = tuple["Array", int, int]
+
+class Chunk(Protocol):
+    """What has an object id: bytes in one run or several."""
+
+    def pieces(self) -> list[memoryview]: ...
 
 
-def ids_of_chunks(arrays: list[Array]) -> list[list[str]]:
-    """The object ids of the chunks of each array, in order."""
-    batches = list(_batches((array, start, stop) for array in arrays for start, stop in spans(array)))
+def object_ids(chunks: Sequence[Chunk]) -> list[str]:
+    """The SHA-256 of each chunk as it goes over the wire, in hexadecimal."""
+    batches = list(_batches(chunk.pieces() for chunk in chunks))
     found = spread(_digests, batches, "flatrecord-hash") if len(batches) > 1 and cores() > 1 else map(_digests, batches)
-    ids = (digest for batch in found for digest in batch)
-    return [[next(ids) for _ in spans(array)] for array in arrays]
+    return [digest for batch in found for digest in batch]
 
 
-def _batches(spans: Iterable[_Span]) -> Iterator[list[_Span]]:
-    batch: list[_Span] = []
+def _batches(runs: Iterable[list[memoryview]]) -> Iterator[list[list[memoryview]]]:
+    batch: list[list[memoryview]] = []
     nbytes = 0
-    for span in spans:
-        batch.append(span)
-        nbytes += span[2] - span[1]
+    for pieces in runs:
+        batch.append(pieces)
+        nbytes += sum(map(len, pieces))
         if nbytes >= BATCH:
             yield batch
             batch, nbytes = [], 0
@@ -38,12 +38,12 @@ def _batches(spans: Iterable[_Span]) -> Iterator[list[_Span]]:
         yield batch
 
 
-def _digests(batch: list[_Span]) -> list[str]:
-    return [_digest(*span) for span in batch]
+def _digests(batch: list[list[memoryview]]) -> list[str]:
+    return [_digest(pieces) for pieces in batch]
 
 
-def _digest(array: Array, start: int, stop: int) -> str:
-    digest = hashlib.sha256(head("ArrayChunk", (), stop - start))
-    for piece in pieces(array, start, stop):
+def _digest(pieces: list[memoryview]) -> str:
+    digest = hashlib.sha256(head("ArrayChunk", (), sum(map(len, pieces))))
+    for piece in pieces:
         digest.update(piece)
     return digest.hexdigest()

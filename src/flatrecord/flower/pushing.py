@@ -11,7 +11,8 @@ from flwr.supercore.constant import FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id
 
 from ..threads import cores
-from .arrays import Array, ArrayChunk
+from .arrays import Array
+from .chunks import ArrayChunk
 from .records import ArrayRecord
 
 
@@ -73,8 +74,8 @@ def push_objects(
                 push_object_fn(object_id, content)
             except BaseException as error:
                 stop.set()
-                if isinstance(found, ArrayChunk) and get_object_id(content) != object_id:
-                    raise _changed(found, records) from error
+                if isinstance(found, ArrayChunk):
+                    _explain(error, get_object_id(content) != object_id, _keys_of(found, records))
                 raise
             del found, content
             consumption.acknowledged(object_id)
@@ -91,12 +92,19 @@ def push_objects(
             array.forget_ids()  # what is sent next may be other values
 
 
-def _changed(chunk: ArrayChunk, records: Iterable[ArrayRecord]) -> ValueError:
-    keys = [key for record in records for key, array in record.items() if array is chunk.array]
-    return ValueError(
-        f"key {', '.join(map(repr, keys))}: the array's memory was written to after its object id was computed, so that "
-        "the other end refuses it: with copy=False, leave the model alone until the message has been sent"
-    )
+def _keys_of(chunk: ArrayChunk, records: Iterable[ArrayRecord]) -> str:
+    return ", ".join(repr(key) for record in records for key, array in record.items() if array is chunk.source)
+
+
+def _explain(error: BaseException, changed: bool, keys: str) -> None:
+    """Say of what array a chunk did not arrive, and raise a clearer error where we know of one."""
+    if not changed:
+        error.add_note(f"while sending key {keys}")
+        return
+    raise ValueError(
+        f"key {keys}: the array's memory was written to after its object id was computed, so that the other end "
+        "refuses it: with copy=False, leave the model alone until the message has been sent"
+    ) from error
 
 
 class _Consumption:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from types import ModuleType
+from collections.abc import Callable
 
-from .allocator import give_back_large_blocks
-from .arrays import Array, ArrayChunk
+from flwr.supercore.protobuf.client import ProtobufClient
+
+from .arrays import Array
+from .chunks import ArrayChunk
+from .pulling import pull_and_inflate_object_from_tree, pull_objects
 from .pushing import push_objects
 from .records import ArrayRecord
+from .responses import send
 
-UTILS = "flwr.supercore.inflatable.inflatable_utils"
+REGISTRY = "flwr.supercore.inflatable.inflatable_utils"
+# Not SuperLink and SuperNode, which pass on what they do not inflate.
+PLACES: dict[str, tuple[Callable[..., object], ...]] = {
+    "flwr.supernode.runtime.run_clientapp": (pull_and_inflate_object_from_tree, push_objects),
+    "flwr.superlink.grid.http_grid": (pull_objects, push_objects),
+}
 
 
 def install() -> None:
-    """Let Flower inflate what comes in as our classes, push a few chunks at a time, and give memory back.
+    """Let Flower inflate what comes in as our classes, and call our functions in ClientApps and ServerApps.
 
-    Takes the three entries of Flower's registry of classes, and the place of its function `push_objects`.
+    Changes three entries of Flower's registry of classes, two names in each of the two modules above, as far as they
+    are there, and a method of Flower's HTTP client. Doing so again changes nothing.
     """
-    known = sys.modules.get(UTILS)
-    if known is not None and not hasattr(known, "pull_and_inflate_object_from_tree"):
-        return  # it is being imported right now: the hook comes again when it is whole
-    utils = importlib.import_module(UTILS)
-    utils.inflatable_class_registry.update({"Array": Array, "ArrayChunk": ArrayChunk, "ArrayRecord": ArrayRecord})
-    theirs = utils.push_objects
-    for module in _flower_modules():
-        if vars(module).get("push_objects") is theirs:
-            module.push_objects = push_objects  # type: ignore[attr-defined]
-    give_back_large_blocks()
-
-
-def _flower_modules() -> list[ModuleType]:
-    return [module for name, module in list(sys.modules.items()) if name.startswith("flwr.") and module is not None]
+    ProtobufClient._send = send  # type: ignore[method-assign]
+    registry = getattr(sys.modules.get(REGISTRY), "inflatable_class_registry", {})
+    registry.update({"Array": Array, "ArrayChunk": ArrayChunk, "ArrayRecord": ArrayRecord})
+    for name, functions in PLACES.items():
+        for function in functions:
+            if hasattr(sys.modules.get(name), function.__name__):
+                setattr(sys.modules[name], function.__name__, function)

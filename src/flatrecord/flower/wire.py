@@ -23,6 +23,11 @@ def head(kind: str, children: Iterable[str], nbytes: int) -> bytes:
     return HEAD_VALUE_DIVIDER.join((kind, ",".join(children), str(nbytes))).encode() + HEAD_BODY_DIVIDER
 
 
+def is_chunk(content: bytes) -> bool:
+    """Whether an object is an ArrayChunk."""
+    return content.startswith(b"ArrayChunk" + HEAD_VALUE_DIVIDER.encode())
+
+
 def body(content: bytes, kind: str) -> memoryview:
     """The body of an object, without a copy.
 
@@ -41,11 +46,6 @@ def spans(array: Array) -> list[tuple[int, int]]:
     """Where each chunk of an Array begins and ends in its serialized form, in bytes."""
     nbytes = array.nbytes
     return [(start, min(start + CHUNK, nbytes)) for start in range(0, nbytes, CHUNK)]
-
-
-def pieces(array: Array, start: int, stop: int) -> list[memoryview]:
-    """Bytes `start` to `stop` of an Array's serialized form, without a copy."""
-    return run(*array.segments(), start, stop)
 
 
 def run(header: bytes | memoryview, payload: memoryview, start: int, stop: int) -> list[memoryview]:

@@ -8,11 +8,16 @@ import os
 import sys
 
 # Module of Flower's -> what is to be done once it is there.
-AFTER = {"flwr.app": "names", "flwr.supercore.inflatable.inflatable_utils": "transport"}
+AFTER = {
+    "flwr.app": "names",
+    "flwr.supercore.inflatable.inflatable_utils": "transport",
+    "flwr.supernode.runtime.run_clientapp": "transport",
+    "flwr.superlink.grid.http_grid": "transport",
+}
 
 
 class Finder:
-    """Finds nothing itself; sees to it that something is done after two modules have been imported."""
+    """Finds nothing itself; sees to it that something is done after some modules have been imported."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):

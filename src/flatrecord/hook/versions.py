@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-FIRST, BEYOND = (1, 34), (1, 43)  # what is built on is the same, file by file, in 1.34, 1.36, 1.38 to 1.42
-KNOWN = "flwr 1.34 to 1.42"
+FIRST, BEYOND = (1, 36), (1, 43)  # what we build on is the same in all of these, file by file
+KNOWN = "flwr 1.36 to 1.42"
 
 
 def flower_version() -> str | None:
