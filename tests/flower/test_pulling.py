@@ -92,6 +92,28 @@ def test_contents_are_freed_as_they_land():
     assert alive == 0 and most <= 4  # of twelve: one in each thread, and one that waits for the one before it
 
 
+@pytest.mark.parametrize("nbytes, at_once", [(64, 8), (100_000, 2)])
+def test_small_objects_are_pulled_many_at_a_time(nbytes, at_once):
+    """Where the way to the other end is long; large ones are not, though their Arrays' own objects are small."""
+    whole = message(arrays=ArrayRecord({f"x{i}": np.random.default_rng(i).integers(0, 256, nbytes, "u1") for i in range(60)}))
+    contents = sent(whole)
+    under_way = most = 0
+    lock = threading.Lock()
+
+    def pull(object_id):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.005)
+        with lock:
+            under_way -= 1
+        return contents[object_id]
+
+    assert pulled(whole, contents, pull) == whole.content
+    assert most == at_once
+
+
 def test_landed_memory_is_handed_over():
     whole = message(arrays=ArrayRecord({"x": np.random.default_rng(0).standard_normal(2 * MIB), "y": np.ones(3)}))
     record = pulled(whole, sent(whole))["arrays"]

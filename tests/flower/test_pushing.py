@@ -16,6 +16,7 @@ from flwr.superlink.grid import http_grid
 from flatrecord.flower import Array, ArrayChunk, ArrayRecord, transport
 from flatrecord.flower.pulling import pull_objects
 from flatrecord.flower.pushing import push_objects
+from flatrecord.flower.wire import CHUNK
 
 MIB = 1 << 20
 
@@ -59,6 +60,27 @@ def test_at_most_two_chunks_are_in_memory(monkeypatch):
     seen = {}
     push(message(arrays=ArrayRecord(model())), lambda object_id, content: (time.sleep(0.005), seen.setdefault(object_id, len(content))))
     assert sum(seen.values()) > 48 * MIB and most <= 2 + 2  # a thread makes the next before the last name of the old is gone
+
+
+@pytest.mark.parametrize("nbytes, at_once", [(64, 16), (CHUNK // 2 - 200, 4), (2 * CHUNK, 2)])
+def test_small_objects_are_sent_many_at_a_time(nbytes, at_once):
+    """Where the way to the other end is long; but never more bytes than two chunks have."""
+    under_way, most, lock = [], 0, threading.Lock()
+
+    def slow(object_id, data):
+        nonlocal most
+        with lock:
+            under_way.append(len(data))
+            if data.startswith(b"ArrayChunk"):
+                most = max(most, len(under_way))
+            assert sum(under_way) <= 2 * CHUNK + 200
+        time.sleep(0.01)
+        with lock:
+            under_way.remove(len(data))
+
+    arrays = {f"x{i}": np.random.default_rng(i).integers(0, 256, nbytes, "u1") for i in range(20)}
+    push(message(arrays=ArrayRecord(arrays)), slow)
+    assert at_once <= most <= 16
 
 
 def test_only_what_is_asked_for_is_pushed():

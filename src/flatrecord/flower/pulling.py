@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 from typing import TypeVar
 
 from flwr.proto.message_pb2 import ObjectTree
@@ -21,10 +21,12 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id, iterate_object_tree
 
 from .._core.parts import extent
-from ..threads import cores
 from .chunks import ArrayChunk, Landed
 from .landing import Landing
 from .wire import CHUNK, head, is_chunk
+
+SMALL = 1 << 16  # bytes of an object of which it is not the bytes that take the time, but the way there and back
+SMALL_AT_ONCE, GROWS_AFTER = 8, 8
 
 Inflated = TypeVar("Inflated", bound=InflatableObject)
 
@@ -51,7 +53,7 @@ def pull_objects(
     pull_object_fn : callable
         Takes an object id and returns the content, or raises ``ObjectUnavailableError`` to be asked again.
     max_concurrent_pulls : int
-        How many threads pull, but no more than there are cores.
+        How many objects are under way at a time; up to 8 while one small object comes after the other.
     max_time, max_tries_per_object
         After how many seconds, and tries, an object that is not available is given up; never if None.
     initial_backoff, backoff_cap : float
@@ -71,6 +73,7 @@ def pull_objects(
     """
     arrivals, waiting = Arrivals(object_ids), iter(dict.fromkeys(object_ids))
     lock, stop = Lock(), Event()
+    width = _Width(max_concurrent_pulls, stop)
     deadline = time.monotonic() + (float("inf") if max_time is None else max_time)
 
     def pull(object_id: str) -> bytes | None:
@@ -88,14 +91,13 @@ def pull_objects(
         return None
 
     def work() -> None:
-        while not stop.is_set():
-            with lock:
-                object_id = next(waiting, None)
-            if object_id is None:
-                return
+        content: bytes | None = None
+        while width.enter():
             try:
-                content = pull(object_id)
-                if content is None:
+                with lock:
+                    object_id = next(waiting, None)
+                content = None if object_id is None else pull(object_id)
+                if object_id is None or content is None:
                     return
                 found = get_object_id(content)
                 if found != object_id:
@@ -104,9 +106,11 @@ def pull_objects(
             except BaseException:
                 stop.set()
                 raise
-            del content
+            finally:
+                width.leave(0 if content is None else len(content))
+                content = None
 
-    workers = min(max_concurrent_pulls, cores())
+    workers = min(max(max_concurrent_pulls, SMALL_AT_ONCE), max(len(object_ids), 1))
     pool = ThreadPoolExecutor(workers, "flatrecord-pull")
     try:
         for done in as_completed([pool.submit(work) for _ in range(workers)]):
@@ -133,6 +137,31 @@ def pull_and_inflate_object_from_tree(
     if not isinstance(found, return_type):
         raise TypeError(f"expected an object of type {return_type.__name__}, got {type(found).__name__}")
     return found
+
+
+class _Width:
+    """How many objects are under way at a time: how large the next ones are is not known before they come."""
+
+    def __init__(self, least: int, stop: Event) -> None:
+        self._least = self._now = least
+        self._active = self._small = 0
+        self._stop = stop
+        self._changed = Condition()
+
+    def enter(self) -> bool:
+        """Wait for one's turn; False if there is none any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or self._active < self._now)
+            self._active += 1
+        return not self._stop.is_set()
+
+    def leave(self, nbytes: int) -> None:
+        """An object of so many bytes has come, or none."""
+        with self._changed:
+            self._active -= 1
+            self._small = self._small + 1 if nbytes < SMALL else 0
+            self._now = min(self._least + self._small // GROWS_AFTER, max(SMALL_AT_ONCE, self._least))
+            self._changed.notify_all()
 
 
 class Arrivals:

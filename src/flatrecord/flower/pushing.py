@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk
 from flwr.supercore.constant import FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id
 
-from ..threads import cores
 from .arrays import Array
 from .chunks import ArrayChunk
 from .records import ArrayRecord
+from .wire import CHUNK
+
+SMALL_AT_ONCE = 16  # objects, where each is small: it is not the bytes that take the time, but the way there and back
 
 
 def push_objects(
@@ -40,7 +42,7 @@ def push_objects(
     keep_objects : bool
         Whether `objects` stays as it is.
     max_concurrent_pushes : int
-        How many threads push, but no more than there are cores.
+        How many whole chunks are under way at a time, or as many smaller objects as have their size together, up to 16.
 
     Raises
     ------
@@ -61,26 +63,31 @@ def push_objects(
     }
     consumption = _Consumption([record for record in records if record.consumable], set(wanted))
     waiting, lock, stop = iter(wanted), Lock(), Event()
+    under_way = _UnderWay(max_concurrent_pushes * CHUNK)
 
     def work() -> None:
         while not stop.is_set():
             with lock:
                 object_id = next(waiting, None)
-            if object_id is None:
-                return
-            found = objects[object_id] if keep_objects else objects.pop(object_id)
-            content = contents.pop(object_id, None) or found.deflate()
+                if object_id is None:
+                    return
+                found = objects[object_id] if keep_objects else objects.pop(object_id)
+                content = contents.pop(object_id, None)
+                nbytes = under_way.begin(_size(found) if content is None else len(content))
             try:
+                content = found.deflate() if content is None else content
                 push_object_fn(object_id, content)
             except BaseException as error:
                 stop.set()
-                if isinstance(found, ArrayChunk):
+                if isinstance(found, ArrayChunk) and content is not None:
                     _explain(error, get_object_id(content) != object_id, _keys_of(found, records))
                 raise
+            finally:
+                under_way.end(nbytes)
             del found, content
             consumption.acknowledged(object_id)
 
-    workers = min(max_concurrent_pushes, cores())
+    workers = 1 if max_concurrent_pushes == 1 else max(min(SMALL_AT_ONCE, len(wanted)), 1)
     pool = ThreadPoolExecutor(workers, "flatrecord-push")
     try:
         for done in as_completed([pool.submit(work) for _ in range(workers)]):
@@ -90,6 +97,32 @@ def push_objects(
         pool.shutdown(wait=False, cancel_futures=True)
         for array in borrowed:
             array.forget_ids()  # what is sent next may be other values
+
+
+class _UnderWay:
+    """So many bytes that are made and sent at a time."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = self._free = nbytes
+        self._changed = Condition()
+
+    def begin(self, nbytes: int) -> int:
+        """Wait until there is room for `nbytes`; what is larger than all the room has it for itself."""
+        nbytes = min(nbytes, self._nbytes)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= nbytes)
+            self._free -= nbytes
+        return nbytes
+
+    def end(self, nbytes: int) -> None:
+        """They have been sent, or not."""
+        with self._changed:
+            self._free += nbytes
+            self._changed.notify()
+
+
+def _size(chunk: InflatableObject) -> int:
+    return chunk.nbytes if isinstance(chunk, ArrayChunk) else len(chunk.data)  # type: ignore[attr-defined]
 
 
 def _keys_of(chunk: ArrayChunk, records: Iterable[ArrayRecord]) -> str:
