@@ -4,11 +4,11 @@ import argparse
 import sys
 
 try:
-    from . import demo, files, flower, micro, round
+    from . import demo, files, flower, micro, round, start
 except ImportError as error:
     sys.exit(f"{error}: pip install 'flatrecord[profile]', or use make demo and make profile")
 
-PROGRAMS = {"demo": demo, "files": files, "flower": flower, "micro": micro, "round": round}
+PROGRAMS = {"demo": demo, "files": files, "flower": flower, "micro": micro, "round": round, "start": start}
 
 
 def main() -> int:

@@ -123,8 +123,8 @@ class Environment:
             variables.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", str(POLL_EVERY))
         return variables
 
-    def run(self, *command: str | Path, timeout: float = 60) -> str:
-        """Run a command here and return what it wrote to standard output.
+    def run(self, *command: str | Path, timeout: float = 60, variables: Mapping[str, str] | None = None) -> str:
+        """Run a command here, with some more environment variables, and return what it wrote to standard output.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Environment:
         """
         found = subprocess.run(
             list(map(str, command)),
-            env=self.variables(),
+            env={**self.variables(), **(variables or {})},
             text=True,
             capture_output=True,
             stdin=subprocess.DEVNULL,

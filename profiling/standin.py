@@ -196,6 +196,8 @@ class StandIn:
         ``stock`` or ``flat``: the run config of the app.
     look : callable
         Called at each step to see what the process has taken so far.
+    latency : float
+        Seconds by which each answer comes later.
 
     Attributes
     ----------
@@ -213,9 +215,9 @@ class StandIn:
         What the client did wrong, and what it said went wrong.
     """
 
-    def __init__(self, message: Object, expected: str, records: str, look: Callable[[], Seen]) -> None:
+    def __init__(self, message: Object, expected: str, records: str, look: Callable[[], Seen], latency: float = 0.0) -> None:
         self.objects = {found.object_id: found for found in message.all()}
-        self.message, self.expected, self.records, self._look = message, expected, records, look
+        self.message, self.expected, self.records, self._look, self.latency = message, expected, records, look, latency
         self.seen: dict[str, Seen] = {}
         self.pulled = self.pushed = 0
         self.equal = self.complete = False
@@ -367,6 +369,7 @@ class Handler(BaseHTTPRequestHandler):
             self.standin.errors.append(f"{name}: {error!r}")
             self.send_error(500, explain=repr(error))
             return
+        time.sleep(self.standin.latency)
         self.send_response(200)
         self.send_header("content-type", "application/protobuf")
         self.send_header("content-length", str(len(answer)))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from compileall import compile_file
+from contextlib import suppress
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def is_enabled() -> bool:
 
 
 def enable() -> None:
-    """Write the hook; an older one is replaced.
+    """Write the hook, and the bytecode of its module; an older one is replaced.
 
     Raises
     ------
@@ -43,6 +45,8 @@ def enable() -> None:
     versions.require()
     for path, text in files().items():  # the module before the line that imports it
         path.write_text(text)
+        if path.suffix == ".py":
+            compile_file(path, quiet=1)  # as pip does: or it would be compiled at every start, where bytecode is not written
 
 
 def disable() -> list[Path]:
@@ -65,6 +69,9 @@ def disable() -> list[Path]:
             if found.exists():
                 found.unlink()
                 removed.append(found)
+        for found in compiled:
+            with suppress(OSError):
+                found.parent.rmdir()  # if it was made for this
     return removed
 
 
