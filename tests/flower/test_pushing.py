@@ -16,7 +16,6 @@ from flwr.superlink.grid import http_grid
 from flatrecord.flower import Array, ArrayChunk, ArrayRecord, transport
 from flatrecord.flower.pulling import pull_objects
 from flatrecord.flower.pushing import push_objects
-from flatrecord.flower.wire import CHUNK
 
 MIB = 1 << 20
 
@@ -62,25 +61,25 @@ def test_at_most_two_chunks_are_in_memory(monkeypatch):
     assert sum(seen.values()) > 48 * MIB and most <= 2 + 2  # a thread makes the next before the last name of the old is gone
 
 
-@pytest.mark.parametrize("nbytes, at_once", [(64, 16), (CHUNK // 2 - 200, 4), (2 * CHUNK, 2)])
+@pytest.mark.parametrize("nbytes, at_once", [(64, 16), (100_000, 2), (12 * MIB, 2)])
 def test_small_objects_are_sent_many_at_a_time(nbytes, at_once):
-    """Where the way to the other end is long; but never more bytes than two chunks have."""
-    under_way, most, lock = [], 0, threading.Lock()
+    """Where the way to the other end is long; large ones two at a time, by the same two threads."""
+    under_way, most, lock, threads = [], 0, threading.Lock(), set()
 
     def slow(object_id, data):
         nonlocal most
         with lock:
             under_way.append(len(data))
-            if data.startswith(b"ArrayChunk"):
-                most = max(most, len(under_way))
-            assert sum(under_way) <= 2 * CHUNK + 200
+            large = [size for size in under_way if size > 1 << 16]
+            most = max(most, len(large) if nbytes > 1 << 16 else len(under_way))
+            threads.update([threading.get_ident()] if len(data) > 1 << 16 else [])
         time.sleep(0.01)
         with lock:
             under_way.remove(len(data))
 
     arrays = {f"x{i}": np.random.default_rng(i).integers(0, 256, nbytes, "u1") for i in range(20)}
     push(message(arrays=ArrayRecord(arrays)), slow)
-    assert at_once <= most <= 16
+    assert most == at_once and len(threads) == (2 if nbytes > 1 << 16 else 0)
 
 
 def test_only_what_is_asked_for_is_pushed():

@@ -73,7 +73,7 @@ def pull_objects(
     """
     arrivals, waiting = Arrivals(object_ids), iter(dict.fromkeys(object_ids))
     lock, stop = Lock(), Event()
-    width = _Width(max_concurrent_pulls, stop)
+    width = _Width(max_concurrent_pulls)
     deadline = time.monotonic() + (float("inf") if max_time is None else max_time)
 
     def pull(object_id: str) -> bytes | None:
@@ -90,14 +90,17 @@ def pull_objects(
             delay = min(2 * delay, backoff_cap)
         return None
 
-    def work() -> None:
+    def work(thread: int) -> None:
         content: bytes | None = None
-        while width.enter():
+        while width.enter(thread):
             try:
                 with lock:
                     object_id = next(waiting, None)
-                content = None if object_id is None else pull(object_id)
-                if object_id is None or content is None:
+                if object_id is None:
+                    width.close()
+                    return
+                content = pull(object_id)
+                if content is None:
                     return
                 found = get_object_id(content)
                 if found != object_id:
@@ -105,6 +108,7 @@ def pull_objects(
                 arrivals.add(object_id, content)
             except BaseException:
                 stop.set()
+                width.close()
                 raise
             finally:
                 width.leave(0 if content is None else len(content))
@@ -113,10 +117,11 @@ def pull_objects(
     workers = min(max(max_concurrent_pulls, SMALL_AT_ONCE), max(len(object_ids), 1))
     pool = ThreadPoolExecutor(workers, "flatrecord-pull")
     try:
-        for done in as_completed([pool.submit(work) for _ in range(workers)]):
+        for done in as_completed([pool.submit(work, thread) for thread in range(workers)]):
             done.result()
     finally:
         stop.set()
+        width.close()
         pool.shutdown(wait=False, cancel_futures=True)
     return arrivals.contents
 
@@ -142,18 +147,25 @@ def pull_and_inflate_object_from_tree(
 class _Width:
     """How many objects are under way at a time: how large the next ones are is not known before they come."""
 
-    def __init__(self, least: int, stop: Event) -> None:
+    def __init__(self, least: int) -> None:
         self._least = self._now = least
         self._active = self._small = 0
-        self._stop = stop
+        self._closed = False
         self._changed = Condition()
 
-    def enter(self) -> bool:
-        """Wait for one's turn; False if there is none any more."""
+    def enter(self, thread: int) -> bool:
+        """Wait for the turn of the thread of this number; False if there is none any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or self._active < self._now)
+            # The same few threads for large ones: each has an arena of the allocator, which keeps some of what is freed.
+            self._changed.wait_for(lambda: self._closed or max(thread, self._active) < self._now)
             self._active += 1
-        return not self._stop.is_set()
+            return not self._closed
+
+    def close(self) -> None:
+        """There is nothing left to do, or no sense in doing it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def leave(self, nbytes: int) -> None:
         """An object of so many bytes has come, or none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from threading import Condition, Event, Lock
+from threading import Condition, Lock
 
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk
 from flwr.supercore.constant import FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
@@ -13,9 +13,9 @@ from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_ob
 from .arrays import Array
 from .chunks import ArrayChunk
 from .records import ArrayRecord
-from .wire import CHUNK
 
-SMALL_AT_ONCE = 16  # objects, where each is small: it is not the bytes that take the time, but the way there and back
+SMALL = 1 << 16  # bytes of an object of which it is not the bytes that take the time, but the way there and back
+SMALL_AT_ONCE = 16
 
 
 def push_objects(
@@ -42,7 +42,7 @@ def push_objects(
     keep_objects : bool
         Whether `objects` stays as it is.
     max_concurrent_pushes : int
-        How many whole chunks are under way at a time, or as many smaller objects as have their size together, up to 16.
+        How many objects are under way at a time; up to 16 small ones, unless it is 1.
 
     Raises
     ------
@@ -62,63 +62,65 @@ def push_objects(
         if not isinstance(objects[object_id], _FlowerArrayChunk)
     }
     consumption = _Consumption([record for record in records if record.consumable], set(wanted))
-    waiting, lock, stop = iter(wanted), Lock(), Event()
-    under_way = _UnderWay(max_concurrent_pushes * CHUNK)
+    sizes = [len(contents[name]) if name in contents else _size(objects[name]) for name in wanted]
+    turns = _Turns(wanted, sizes, max_concurrent_pushes)
 
-    def work() -> None:
-        while not stop.is_set():
-            with lock:
-                object_id = next(waiting, None)
-                if object_id is None:
-                    return
-                found = objects[object_id] if keep_objects else objects.pop(object_id)
-                content = contents.pop(object_id, None)
-                nbytes = under_way.begin(_size(found) if content is None else len(content))
+    def work(thread: int) -> None:
+        while (object_id := turns.next(thread)) is not None:
+            found = objects[object_id] if keep_objects else objects.pop(object_id)
+            content = contents.pop(object_id, None)
             try:
                 content = found.deflate() if content is None else content
                 push_object_fn(object_id, content)
             except BaseException as error:
-                stop.set()
+                turns.stop()
                 if isinstance(found, ArrayChunk) and content is not None:
                     _explain(error, get_object_id(content) != object_id, _keys_of(found, records))
                 raise
-            finally:
-                under_way.end(nbytes)
             del found, content
             consumption.acknowledged(object_id)
 
-    workers = 1 if max_concurrent_pushes == 1 else max(min(SMALL_AT_ONCE, len(wanted)), 1)
+    workers = 1 if max_concurrent_pushes == 1 else max(max_concurrent_pushes, min(SMALL_AT_ONCE, len(wanted)))
     pool = ThreadPoolExecutor(workers, "flatrecord-push")
     try:
-        for done in as_completed([pool.submit(work) for _ in range(workers)]):
+        for done in as_completed([pool.submit(work, thread) for thread in range(workers)]):
             done.result()
     finally:
-        stop.set()
+        turns.stop()
         pool.shutdown(wait=False, cancel_futures=True)
         for array in borrowed:
             array.forget_ids()  # what is sent next may be other values
 
 
-class _UnderWay:
-    """So many bytes that are made and sent at a time."""
+class _Turns:
+    """Hands out objects in order: the large ones to a few of the threads, the small ones to all.
 
-    def __init__(self, nbytes: int) -> None:
-        self._nbytes = self._free = nbytes
+    Each thread has an arena of the C library's allocator, which keeps some of what is freed: the fewer have had large blocks, the
+    less there is.
+    """
+
+    def __init__(self, object_ids: list[str], sizes: list[int], few: int) -> None:
+        self._ids, self._sizes, self._few = object_ids, sizes, few
+        self._at = 0
         self._changed = Condition()
 
-    def begin(self, nbytes: int) -> int:
-        """Wait until there is room for `nbytes`; what is larger than all the room has it for itself."""
-        nbytes = min(nbytes, self._nbytes)
+    def next(self, thread: int) -> str | None:
+        """The next object for the thread of this number; None if none is left."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= nbytes)
-            self._free -= nbytes
-        return nbytes
+            self._changed.wait_for(
+                lambda: self._at == len(self._ids) or thread < self._few or self._sizes[self._at] <= SMALL
+            )
+            if self._at == len(self._ids):
+                return None
+            self._at += 1
+            self._changed.notify_all()
+            return self._ids[self._at - 1]
 
-    def end(self, nbytes: int) -> None:
-        """They have been sent, or not."""
+    def stop(self) -> None:
+        """Hand out no more."""
         with self._changed:
-            self._free += nbytes
-            self._changed.notify()
+            self._at = len(self._ids)
+            self._changed.notify_all()
 
 
 def _size(chunk: InflatableObject) -> int:
