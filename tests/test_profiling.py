@@ -88,6 +88,38 @@ def test_files_refuses(options):
     assert done.returncode == 2 and "--gib" in done.stdout
 
 
+def test_a_real_client_takes_the_model_once():
+    command = [sys.executable, "-m", "profiling", "flower", "--mib", "1024", "--passes", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=ROOT)
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1 also where the machine was busy
+    ours = re.findall(r"^flatrecord, (?:64 arrays|1 array): took ([\d.]+) times the model", done.stdout, re.MULTILINE)
+    assert len(ours) == 2 and all(float(peak) <= 1.10 for peak in ours), done.stdout
+    (whole,) = [line.split()[-4:] for line in done.stdout.splitlines() if "the whole round" in line]
+    assert all(float(peak) >= 3 for peak in whole[::2]) and all(float(peak) <= 1.10 for peak in whole[1::2])
+    (exact,) = [line.split()[-4:] for line in done.stdout.splitlines() if "bit-exact" in line]
+    assert exact == ["yes"] * 4
+    (hashed,) = [line.split()[-4:] for line in done.stdout.splitlines() if "hashed to prepare" in line]
+    assert hashed == ["2.00", "1.00", "2.00", "1.00"]  # one pass over the payload
+
+
+def test_a_client_that_is_limited():
+    printed = program("flower", "--mib", 256, "--arrays", 8, "--passes", 1, "--limit-gib", 0.75, "--dtype", "bfloat16")
+    assert len(re.findall(r"flwr, (?:8 arrays|1 array): killed at its limit", printed)) == 2
+    assert len(re.findall(r"flatrecord, (?:8 arrays|1 array): did its round", printed)) == 2
+
+
+@pytest.mark.parametrize("options", [["--mib", "0"], ["--passes", "0"], ["--latency-ms", "-1"], ["--mib", "10000000"], ["--arrays", "0"]])
+def test_flower_refuses(options):
+    command = [sys.executable, "-m", "profiling", "flower", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2 and "--mib" in done.stdout or "--passes" in done.stdout
+
+
+def test_start():
+    printed = program("start", "--rounds", 3)
+    assert len(re.findall(r"ms without the hook, [\d.]+ with it, [\d.]+ times", printed)) == 2
+
+
 def test_micro():
     printed = program("micro", "--entries", 100, "--rounds", 3)
     for name in ("get", "in", "len", "iterate", "set", "pop", "take an ndarray", "Array(ndarray)", "bytes an entry"):
