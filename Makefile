@@ -58,6 +58,7 @@ $(VENV)/model.stamp: | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/package.stamp: $(SOURCES) | $(VENV)/demo.stamp
+	find build/release/lib* -name "*.py*" -delete 2>/dev/null || true  # of modules that are there no more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	touch $@
 

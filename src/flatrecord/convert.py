@@ -208,7 +208,7 @@ def _to_npz(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
                 member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))  # the same input gives the same file
                 try:
                     array = _as_array(value)
-                    if array.numpy().dtype.type.__module__ == "ml_dtypes":
+                    if array.numpy(copy=False).dtype.type.__module__ == "ml_dtypes":
                         member.comment = f"{EXTENDED}{array.dtype}".encode()
                     with archive.open(member, "w", force_zip64=True) as part:  # how long it is need not be known before
                         array.write_to(_Told(part, progress))

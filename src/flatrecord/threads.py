@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -49,3 +49,28 @@ def spread(work: Callable[[Item], T], items: Iterable[Item], name: str) -> Itera
             yield from pool.map(work, items)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def together(work: Callable[[int], None], count: int, name: str) -> None:
+    """Call ``work(0)`` to ``work(count - 1)``, each in a thread of its own, as far as threads can be started.
+
+    Each takes its tasks from what they share, so that one of them can do all. The first error is raised, without waiting for the
+    others; `work` sees to it that they end.
+    """
+    pool = ThreadPoolExecutor(max(count, 1), name)
+    futures: list[Future[None]] = []
+    try:
+        for i in range(count):
+            try:
+                futures.append(pool.submit(work, i))
+            except RuntimeError:
+                break
+        if not futures:
+            work(0)
+        for done in as_completed(futures):
+            done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        # An error's traceback leads here: without this, all that the work held would wait for the garbage collector.
+        futures.clear()
+        done = None

@@ -26,9 +26,16 @@ kinds = [inflatable_utils.inflatable_class_registry[name] for name in ("Array", 
 modules = {{type(value).__module__ for value in found}} | {{kind.__module__ for kind in kinds}}
 modules |= {{run_clientapp.push_objects.__module__, http_grid.push_objects.__module__}}
 assert all(isinstance(record, flwr.app.ArrayRecord) for record in records) and isinstance(array, flwr.app.Array)
-class Mine(flwr.app.Array):
+class MyArray(flwr.app.Array):
     pass
-assert type(Mine(np.zeros(1))) is Mine and not type(Mine(np.zeros(1))).__mro__[1].__module__.startswith("flatrecord")
+class MyRecord(flwr.app.ArrayRecord):
+    pass
+mine, given = MyArray(np.ones(3)), [np.ones(3)]
+assert type(mine) is MyArray and mine.dtype == "float64" and (mine.numpy() == 1).all()
+for record in (MyRecord(given), MyRecord({{"0": mine}}), MyRecord(given, keep_input=False)):
+    assert type(record) is MyRecord and (record["0"].numpy() == 1).all() and not type(record["0"]).__module__.startswith("flatrecord")
+assert given == []
+assert type(flwr.app.Array(np.zeros(1))) is type(array)
 print(*sorted({{name.split(".")[0] for name in modules}}))
 """
 
@@ -142,4 +149,60 @@ def test_the_hook_outlives_flatrecord(environment):
     script = "import flwr.app, numpy as np; print(type(flwr.app.Array(np.zeros(1))))"
     done = subprocess.run([environment.python, "-c", script], env=environment.variables(), capture_output=True, text=True, timeout=60)
     assert done.stdout == "<class 'flwr.app.message.array.Array'>\n"
-    assert "flatrecord leaves Flower as it is" in done.stderr and "_flatrecord_flower.py" in done.stderr
+    assert done.stderr.count("flatrecord leaves Flower as it is") == 1 and "_flatrecord_flower.py" in done.stderr
+
+
+def test_other_finders(environment):
+    """One that has no find_spec, as was allowed once; one that asks all others, as ours does."""
+    command(environment, "enable")
+    script = """
+import sys
+class Old:
+    def find_module(self, name, path=None):
+        return None
+class Asking:
+    def find_spec(self, name, path=None, target=None):
+        return next(filter(None, (f.find_spec(name, path, target) for f in sys.meta_path if f is not self and hasattr(f, "find_spec"))), None)
+sys.meta_path.insert(0, Asking())
+sys.meta_path.append(Old())
+""" + WHOSE.format(first="flwr.app")
+    assert environment.run(environment.python, "-c", script).strip() == "flatrecord"
+
+
+def test_an_import_alone_reaches_what_is_imported_later(environment):
+    script = """
+import flatrecord.flower, flwr.app, numpy as np
+from flwr.supernode.runtime import run_clientapp
+from flwr.superlink.grid import http_grid
+print(run_clientapp.push_objects.__module__, http_grid.pull_objects.__module__, type(flwr.app.Array(np.zeros(1))).__module__)
+"""
+    found = environment.run(environment.python, "-c", script).split()
+    assert found == ["flatrecord.flower.pushing", "flatrecord.flower.pulling", "flwr.app.message.array"]
+
+
+APP_UNCHANGED = """
+import flwr.app, numpy as np, torch
+from flwr.common import ndarrays_to_parameters
+from flwr.compat.common.recorddict_compat import parameters_to_arrayrecord
+from flwr.supercore.differential_privacy import add_gaussian_noise_inplace
+record = flwr.app.ArrayRecord([np.ones(3)])
+assert type(record).__module__.startswith("flatrecord")
+arrays = record.to_numpy_ndarrays()
+arrays[0] += 1
+add_gaussian_noise_inplace(arrays, 0.1)
+assert (record["0"].numpy() == 1).all() and (record.to_numpy_ndarrays()[0] == 1).all()
+model = torch.nn.Linear(3, 3)
+state_dict = flwr.app.ArrayRecord(model.state_dict()).to_torch_state_dict()
+state_dict["bias"].add_(1)
+model.load_state_dict(state_dict, assign=True)
+torch.func.functional_call(model, state_dict, torch.ones(3)).sum()
+model(torch.ones(3)).sum().backward()
+old = parameters_to_arrayrecord(ndarrays_to_parameters([np.arange(4.0)]), keep_input=True)
+assert (old.to_numpy_ndarrays()[0] == np.arange(4.0)).all() and (old.to_numpy_ndarrays(keep_input=False)[0] == np.arange(4.0)).all()
+"""
+
+
+def test_an_app_that_knows_nothing_of_it(environment):
+    """What Flower's classes allow is allowed: writing to what comes out, training on it, Flower's own compatibility layer."""
+    command(environment, "enable")
+    environment.run(environment.python, "-c", APP_UNCHANGED)

@@ -146,6 +146,7 @@ def test_flowers_constructors():
         lambda x: ArrayRecord({1: x}),
         lambda x: ArrayRecord(3),
         lambda x: ArrayRecord({"x": flwr.app.Array(x)}, keep_input="no"),
+        lambda x: ArrayRecord((flwr.app.Array(x),), keep_input=False),
         lambda x: ArrayRecord().__setitem__("x", x),
         lambda x: ArrayRecord().update([("x", 1)]),
     ],
@@ -186,6 +187,20 @@ def test_arrays_of_every_kind_can_be_put_in():
     assert theirs["ours"] is mine and ArrayRecord({"ours": mine}) == theirs
     taken = ArrayRecord(flatrecord.ParametersRecord({"x": np.ones(2)}), keep_input=False)
     assert type(taken["x"]) is Array and taken["x"].ownership == "taken"
+
+
+def test_what_comes_out_is_writable_as_with_flower():
+    record = ArrayRecord([np.zeros(3)])
+    for array in (record["0"].numpy(), record["0"].numpy(copy=True), *record.to_numpy_ndarrays()):
+        array += 1
+    tensors = record.to_torch_state_dict()
+    tensors["0"].add_(1).requires_grad_()
+    assert (record["0"].numpy() == 0).all()
+    view, (shown,) = record["0"].numpy(copy=False), record.to_numpy_ndarrays(copy=False)
+    assert np.shares_memory(view, shown) and not view.flags.writeable and not shown.flags.writeable
+    assert np.shares_memory(np.asarray(record["0"]), view) and np.shares_memory(np.from_dlpack(record["0"]), view)
+    with pytest.raises(TypeError, match="keep_input must be True or False"):
+        record.to_numpy_ndarrays(keep_input=None)
 
 
 def test_an_array_is_immutable():
@@ -280,13 +295,13 @@ def test_parameters_record_in_a_reply_works():
 
 def test_to_and_from_flower_share_the_memory():
     core = flatrecord.ParametersRecord({"x": np.arange(3.0), "t": torch.ones(2)})
-    addresses = [array.numpy().ctypes.data for array in core.values()]
+    addresses = [array.numpy(copy=False).ctypes.data for array in core.values()]
     ours = to_flower(core)
     back = from_flower(ours)
     assert type(ours) is ArrayRecord and type(ours["x"]) is Array
     assert type(back) is flatrecord.ArrayRecord and type(back["x"]) is flatrecord.Array
     for record in (ours, back):
-        assert record == core and [array.numpy().ctypes.data for array in record.values()] == addresses
+        assert record == core and [array.numpy(copy=False).ctypes.data for array in record.values()] == addresses
     theirs = stock({"x": np.arange(3.0)})
     assert from_flower(theirs)["x"].data is theirs["x"].data and to_flower(from_flower(theirs)) == theirs
     del core, ours

@@ -1,5 +1,6 @@
 """What goes out: a few chunks at a time, freed as they are acknowledged; what goes wrong says which key."""
 
+import gc
 import threading
 import time
 import weakref
@@ -7,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from flower.peer import message, received, sent
+from flower.peer import message, pulled, received, sent
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
 from flwr.supernode.runtime import run_clientapp
@@ -190,6 +191,105 @@ def test_a_consumable_record_that_the_other_end_has_already():
     record.consumable = True
     push(message(arrays=record), lambda *_: None, object_ids_to_push=set())
     assert len(record) == 0
+
+
+def test_a_consumable_record_stays_if_nothing_was_acknowledged():
+    record = ArrayRecord(model(), keep_input=False)
+    record.consumable = True
+
+    def fails(object_id, data):
+        raise ConnectionResetError
+
+    content = message(arrays=record)
+    with pytest.raises(ConnectionResetError):
+        push(content, fails, object_ids_to_push={content.object_id})  # the store has all chunks already
+    assert len(record) == 4
+
+
+def test_a_record_that_was_copied_and_changed():
+    record = ArrayRecord([np.zeros(3)])
+    with no_object_id_recompute():
+        before = record.object_id
+        other = record.copy()
+        other["0"] = Array(np.ones(3))
+        assert other.object_id != before == record.object_id
+
+
+def test_equal_arrays_of_a_live_model():
+    """At first they are one object on the wire; each must have an id of its own later."""
+    x, y = np.zeros(1000), np.zeros(1000)
+    record = ArrayRecord({"x": x, "y": y}, copy=False)
+    sent(message(arrays=record))
+    x[:], y[:] = 1, 2
+    content = message(arrays=record)
+    back = received(content, sent(content))["arrays"]
+    assert (back["x"].numpy() == 1).all() and (back["y"].numpy() == 2).all()
+
+
+def test_several_threads_send_one_borrowed_record():
+    record = ArrayRecord(model(4, 2 * MIB), copy=False)
+    errors = []
+
+    def send():
+        try:
+            for _ in range(5):
+                sent(message(arrays=record))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize("started", [0, 1, 3])
+def test_where_few_threads_can_be_started(started, monkeypatch):
+    count = 0
+
+    def start(thread, start=threading.Thread.start):
+        nonlocal count
+        count += 1
+        if count > started:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    content = message(arrays=ArrayRecord(model()))
+    content.object_id
+    monkeypatch.setattr(threading.Thread, "start", start)
+    contents = {}
+    push(content, contents.__setitem__)
+    count = 0
+    assert pulled(content, contents) == content.content
+
+
+def test_a_failed_push_keeps_nothing_alive():
+    record = ArrayRecord(model(), keep_input=False)
+    gone = weakref.ref(record["layer0"])
+
+    def fails(object_id, data):
+        raise ConnectionResetError
+
+    gc.disable()
+    try:
+        with pytest.raises(ConnectionResetError):
+            push(message(arrays=record), fails)
+        del record
+        deadline = time.monotonic() + 10
+        while gone() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)  # threads end
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_the_fewest_at_a_time(most):
+    content = message(arrays=ArrayRecord(model(2, 6 * MIB)))
+    contents = sent(content, max_concurrent_pushes=most)
+    assert pulled(content, contents, max_concurrent_pulls=most) == content.content
 
 
 def test_the_ids_are_computed_once(monkeypatch):

@@ -10,6 +10,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from flatrecord.flower import Array, ArrayChunk, ArrayRecord
+from flatrecord.flower.pulling import Arrivals
 from flatrecord.flower.wire import CHUNK, head
 
 MIB = 1 << 20
@@ -40,14 +41,14 @@ def test_chunks_are_freed_when_they_have_landed():
     edge = len(back.segments()[0])
     for i, chunk in enumerate(chunks.values()):
         if i:
-            assert np.shares_memory(np.frombuffer(chunk.data, "u1"), back.numpy())
-            assert np.frombuffer(chunk.data, "u1").ctypes.data == back.numpy().ctypes.data + i * CHUNK - edge
+            assert np.shares_memory(np.frombuffer(chunk.data, "u1"), back.numpy(copy=False))
+            assert np.frombuffer(chunk.data, "u1").ctypes.data == back.numpy(copy=False).ctypes.data + i * CHUNK - edge
 
 
 def test_the_memory_of_what_was_received_is_handed_over():
     content = message(arrays=ArrayRecord({"x": np.random.default_rng(0).standard_normal(2 * MIB), "y": np.ones(3)}))
     record = received(content, sent(content))["arrays"]
-    addresses = [array.numpy().ctypes.data for array in record.values()]
+    addresses = [array.numpy(copy=False).ctypes.data for array in record.values()]
     out = record.to_numpy_ndarrays(keep_input=False)
     assert [array.ctypes.data for array in out] == addresses and len(record) == 0
     assert all(array.flags.writeable and array.flags.aligned for array in out)
@@ -134,6 +135,8 @@ def change(fields: dict, content: bytes) -> bytes:
         {"shape": 3},
         {"shape": [-1]},
         {"shape": ["3"]},
+        {"dtype": ["int64"]},
+        {"stype": None},
     ],
 )
 def test_an_array_that_does_not_fit_its_chunks(fields):
@@ -164,6 +167,24 @@ def test_objects_of_the_wrong_kind():
     ):
         with pytest.raises(ValueError):
             wrong()
+
+
+def test_two_arrays_on_the_same_chunks_do_not_share_memory():
+    """Two objects that say the same in other words."""
+    array = Array(np.arange(MIB))
+    content = array.deflate()
+    start, body = content.split(b"\0", 1)
+    other = start.rsplit(b" ", 1)[0] + b" %d\0" % (len(body) + 1) + body + b" "
+    arrivals = Arrivals(list(array.children))
+    for name, chunk in array.slice_array():
+        arrivals.add(name, chunk.deflate())
+    chunks = {name: ArrayChunk.inflate(arrivals.contents[name]) for name in array.children}
+    record = ArrayRecord({"p": Array.inflate(content, chunks), "q": Array.inflate(other, chunks)})
+    del chunks, arrivals
+    assert record.ties() == []
+    p, q = record.to_numpy_ndarrays(keep_input=False)
+    p += 1
+    assert (q == np.arange(MIB)).all()
 
 
 @pytest.mark.parametrize("place", [0, 20, -1])

@@ -8,6 +8,9 @@ Importing it also lets this process send and receive so. A ClientApp's process h
 it imports the app: ``flatrecord flower enable`` reaches that, too.
 """
 
+import importlib
+import sys
+
 from .. import hook
 from ..hook.versions import require
 
@@ -22,4 +25,6 @@ transport.install()
 
 __all__ = ["Array", "ArrayChunk", "ArrayRecord", "ParametersRecord", "from_flower", "to_flower"]
 
+if hook.MODULE not in sys.modules:  # the hook of the environment, which does the same and more
+    importlib.import_module("flatrecord.hook.startup")
 hook.catch_up()

@@ -56,7 +56,7 @@ class Array(_Array, _FlowerArray):
     computed once and kept. If `copy` is False and the memory is written to after that, whoever receives
     the array refuses it; once it has been sent the ids are forgotten, so that the next message has new ones.
 
-    Unlike Flower's, an Array is immutable, and `numpy` gives a read-only view.
+    Unlike Flower's, an Array is immutable. Unlike that of `flatrecord.Array`, `numpy` copies unless it is told not to.
     """
 
     # Not in __dict__: an id must not get into a pickle or a deep copy, as borrowed memory may have changed.
@@ -96,14 +96,15 @@ class Array(_Array, _FlowerArray):
     @property
     def is_dirty(self) -> bool:
         """bool: whether the object id has to be computed."""
-        return not hasattr(self, "_object_id")
+        return getattr(self, "_object_id", None) is None
 
     @property
     def object_id(self) -> str:
         """str: SHA-256 of the deflated Array, in hexadecimal."""
-        if self.is_dirty:
-            self._object_id = get_object_id(self.deflate())
-        return self._object_id
+        found = getattr(self, "_object_id", None)
+        if found is None:
+            found = self._object_id = get_object_id(self.deflate())
+        return found
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state:  # what a pickle holds of one of Flower's own
@@ -111,9 +112,27 @@ class Array(_Array, _FlowerArray):
 
     def forget_ids(self) -> None:
         """Let the ids be computed anew when they are asked for: to be called after borrowed memory has changed."""
-        for name in ("_object_id", "_chunk_ids"):
-            if hasattr(self, name):
-                delattr(self, name)
+        self._object_id = self._chunk_ids = None
+
+    def numpy(self, copy: bool | None = None) -> Any:
+        """The array as an ndarray, writable and independent as Flower gives it.
+
+        Parameters
+        ----------
+        copy : {None, True, False}
+            None and True copy; False gives a read-only view on this Array's memory.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the dtype, shape and order that was put in; ml_dtypes included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `flatrecord.Array.numpy`.
+        """
+        return super().numpy(True if copy is None else copy)
 
     def slice_array(self) -> list[tuple[str, InflatableObject]]:
         """The chunks of the serialized Array, as views on its memory.
@@ -123,10 +142,10 @@ class Array(_Array, _FlowerArray):
         list of tuple of str and ArrayChunk
             Object ids and chunks, in order; the same id twice where the bytes are the same.
         """
-        identify([self])
+        (ids,) = identify([self])
         return [
             (object_id, ArrayChunk.of(self, start, stop, object_id))
-            for object_id, (start, stop) in zip(self._chunk_ids, spans(self), strict=True)
+            for object_id, (start, stop) in zip(ids, spans(self), strict=True)
         ]
 
     @property
@@ -136,13 +155,13 @@ class Array(_Array, _FlowerArray):
 
     def deflate(self) -> bytes:
         """What goes over the wire beside the chunks: dtype, shape, stype and the chunks' ids."""
-        identify([self])
-        places = {object_id: i for i, object_id in enumerate(dict.fromkeys(self._chunk_ids))}
+        (ids,) = identify([self])
+        places = {object_id: i for i, object_id in enumerate(dict.fromkeys(ids))}
         fields = {
             "dtype": self.dtype,
             "shape": self.shape,
             "stype": self.stype,
-            "arraychunk_ids": [places[object_id] for object_id in self._chunk_ids],
+            "arraychunk_ids": [places[object_id] for object_id in ids],
         }
         content = json.dumps(fields).encode()
         return head("Array", places, len(content)) + content
@@ -168,7 +187,9 @@ class Array(_Array, _FlowerArray):
         """
         try:
             fields = json.loads(bytes(body(object_content, "Array")))
-            dtype, shape, stype = str(fields["dtype"]), tuple(fields["shape"]), str(fields["stype"])
+            dtype, shape, stype = fields["dtype"], tuple(fields["shape"]), fields["stype"]
+            if not (isinstance(dtype, str) and isinstance(stype, str)):
+                raise TypeError(f"dtype {dtype!r:.80} and stype {stype!r:.80} must be str")
             order = [index(i) for i in fields["arraychunk_ids"]]
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is not a deflated Array: {error!r}") from error
@@ -202,7 +223,7 @@ def _landed(names: list[str], chunks: list[ArrayChunk], dtype: str, shape: tuple
     """The memory of an Array with all its chunks in place, each of which is freed as soon as it has been copied."""
     if chunks and isinstance(chunks[0].source, Landing):
         landing = chunks[0].source
-        if landing.ids == names and landing.room == 0 and landing.fits(dtype, shape, stype):
+        if landing.ids == names and landing.is_open and landing.room == 0 and landing.fits(dtype, shape, stype):
             return landing  # as they came
     nbytes = sum(chunk.nbytes for chunk in chunks)
     header = header_of(chunks[0].data, nbytes, dtype, shape) if chunks and stype == "numpy.ndarray" else b""
@@ -219,9 +240,14 @@ def flat(value: Any) -> Any:
     return value
 
 
-def identify(arrays: Iterable[Array]) -> None:
-    """Compute the ids of all chunks that have none yet, of several arrays at once."""
-    new = [array for array in arrays if not hasattr(array, "_chunk_ids")]
-    ids = iter(object_ids([ArrayChunk.of(array, *span) for array in new for span in spans(array)]))
-    for array in new:
-        array._chunk_ids = [next(ids) for _ in spans(array)]
+def identify(arrays: Iterable[Array]) -> list[list[str]]:
+    """The ids of the chunks of some arrays; those that are not known yet are computed together, and kept."""
+    arrays = list(arrays)
+    known = [getattr(array, "_chunk_ids", None) for array in arrays]
+    new = {id(array): array for array, ids in zip(arrays, known, strict=True) if ids is None}
+    found = iter(object_ids([ArrayChunk.of(array, *span) for array in new.values() for span in spans(array)]))
+    computed = {name: [next(found) for _ in spans(array)] for name, array in new.items()}
+    for name, array in new.items():
+        array._chunk_ids = computed[name]
+    # Not what is kept there by now: another thread may have let it be forgotten.
+    return [computed[id(array)] if ids is None else ids for array, ids in zip(arrays, known, strict=True)]

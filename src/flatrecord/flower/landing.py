@@ -42,6 +42,7 @@ class Landing:
         self.ids: list[str] = []
         self._block = blank(nbytes)
         self._at = 0
+        self.is_open = True  # the memory is nobody's yet
 
     @property
     def room(self) -> int:
@@ -74,6 +75,7 @@ class Landing:
         TypeError, ValueError
             If dtype, shape and stype are not those of any Array, or not those in the header.
         """
+        self.is_open = False
         seal(self._block)
         return _rebuild(cls, dtype, shape, False, stype, self.header, self._block)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import local
 from typing import Any
 
 from flwr.app import Array as _FlowerArray
@@ -22,6 +23,9 @@ MAKERS = {
 }
 
 
+_at_work = local()  # `on_theirs`: Flower's own code makes what a subclass of its class is to hold
+
+
 def take_over() -> None:
     """Let a call of ``flwr.app.Array``, ``ArrayRecord`` or ``ParametersRecord`` make one of ours.
 
@@ -38,7 +42,7 @@ def _new(theirs: type, ours: type) -> Callable[..., Any]:
     inherited = theirs.__new__
 
     def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if cls is theirs:
+        if cls is theirs and not getattr(_at_work, "on_theirs", False):
             return ours.__new__(ours)
         return object.__new__(cls) if inherited is object.__new__ else inherited(cls, *args, **kwargs)
 
@@ -49,6 +53,12 @@ def _maker(theirs: type, ours: type, name: str) -> Any:
     inherited = vars(theirs)[name].__func__
 
     def maker(cls: type, *args: Any, **kwargs: Any) -> Any:
-        return getattr(ours, name)(*args, **kwargs) if cls is theirs else inherited(cls, *args, **kwargs)
+        if cls is theirs and not getattr(_at_work, "on_theirs", False):
+            return getattr(ours, name)(*args, **kwargs)
+        before, _at_work.on_theirs = getattr(_at_work, "on_theirs", False), True
+        try:
+            return inherited(cls, *args, **kwargs)
+        finally:
+            _at_work.on_theirs = before
 
     return classmethod(maker)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Condition, Event, Lock
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id, iterate_object_tree
 
 from .._core.parts import extent
+from ..threads import together
 from .chunks import ArrayChunk, Landed
 from .landing import Landing
 from .wire import CHUNK, head, is_chunk
@@ -73,7 +73,7 @@ def pull_objects(
     """
     arrivals, waiting = Arrivals(object_ids), iter(dict.fromkeys(object_ids))
     lock, stop = Lock(), Event()
-    width = _Width(max_concurrent_pulls)
+    width = _Width(max(max_concurrent_pulls, 1))
     deadline = time.monotonic() + (float("inf") if max_time is None else max_time)
 
     def pull(object_id: str) -> bytes | None:
@@ -84,7 +84,7 @@ def pull_objects(
                 return pull_object_fn(object_id)
             except inflatable_utils.ObjectUnavailableError:
                 tries += 1
-                if tries == max_tries_per_object or time.monotonic() > deadline:
+                if (max_tries_per_object is not None and tries >= max_tries_per_object) or time.monotonic() > deadline:
                     raise inflatable_utils.ObjectPullError(object_id, "timeout or retry limit reached") from None
             stop.wait(delay * random.uniform(0.8, 1.2))
             delay = min(2 * delay, backoff_cap)
@@ -114,15 +114,11 @@ def pull_objects(
                 width.leave(0 if content is None else len(content))
                 content = None
 
-    workers = min(max(max_concurrent_pulls, SMALL_AT_ONCE), max(len(object_ids), 1))
-    pool = ThreadPoolExecutor(workers, "flatrecord-pull")
     try:
-        for done in as_completed([pool.submit(work, thread) for thread in range(workers)]):
-            done.result()
+        together(work, min(max(max_concurrent_pulls, SMALL_AT_ONCE), max(len(object_ids), 1)), "flatrecord-pull")
     finally:
         stop.set()
         width.close()
-        pool.shutdown(wait=False, cancel_futures=True)
     return arrivals.contents
 
 

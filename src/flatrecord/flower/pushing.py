@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Condition, Lock
 
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk
 from flwr.supercore.constant import FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id
 
-from .arrays import Array
+from ..threads import together
 from .chunks import ArrayChunk
 from .records import ArrayRecord
 
@@ -52,9 +51,25 @@ def push_objects(
     Exception
         Whatever `push_object_fn` raises.
     """
-    wanted = [object_id for object_id in objects if object_ids_to_push is None or object_id in object_ids_to_push]
     records = [found for found in objects.values() if isinstance(found, ArrayRecord)]
-    borrowed = [found for found in objects.values() if isinstance(found, Array) and found.ownership == "borrowed"]
+    try:
+        _push(objects, records, push_object_fn, object_ids_to_push, keep_objects, max(max_concurrent_pushes, 1))
+    finally:
+        for record in records:
+            for array in record.values():
+                if array.ownership == "borrowed":
+                    array.forget_ids()  # what is sent next may be other values
+
+
+def _push(
+    objects: dict[str, InflatableObject],
+    records: list[ArrayRecord],
+    push_object_fn: Callable[[str, bytes], None],
+    object_ids_to_push: set[str] | None,
+    keep_objects: bool,
+    few: int,
+) -> None:
+    wanted = [object_id for object_id in objects if object_ids_to_push is None or object_id in object_ids_to_push]
     # All but chunks is small, and is computed from what a record holds before it is consumed.
     contents = {
         object_id: objects[object_id].deflate()
@@ -63,7 +78,7 @@ def push_objects(
     }
     consumption = _Consumption([record for record in records if record.consumable], set(wanted))
     sizes = [len(contents[name]) if name in contents else _size(objects[name]) for name in wanted]
-    turns = _Turns(wanted, sizes, max_concurrent_pushes)
+    turns = _Turns(wanted, sizes, few)
 
     def work(thread: int) -> None:
         while (object_id := turns.next(thread)) is not None:
@@ -80,16 +95,11 @@ def push_objects(
             del found, content
             consumption.acknowledged(object_id)
 
-    workers = 1 if max_concurrent_pushes == 1 else max(max_concurrent_pushes, min(SMALL_AT_ONCE, len(wanted)))
-    pool = ThreadPoolExecutor(workers, "flatrecord-push")
     try:
-        for done in as_completed([pool.submit(work, thread) for thread in range(workers)]):
-            done.result()
+        together(work, 1 if few == 1 else max(few, min(SMALL_AT_ONCE, len(wanted))), "flatrecord-push")
     finally:
         turns.stop()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for array in borrowed:
-            array.forget_ids()  # what is sent next may be other values
+    consumption.finish()
 
 
 class _Turns:
@@ -154,10 +164,9 @@ class _Consumption:
             for key, array in record.items():
                 self._places.setdefault(id(array), []).append((record, key))
                 self._missing[id(array)] = wanted.intersection(array.children)
-        for array, chunks in list(self._missing.items()):
+        for array, chunks in self._missing.items():
             for chunk in chunks:
                 self._arrays.setdefault(chunk, []).append(array)
-            self._let_go_of(array)
 
     def acknowledged(self, object_id: str) -> None:
         """The other end has this object."""
@@ -165,6 +174,11 @@ class _Consumption:
             for array in self._arrays.pop(object_id, ()):
                 self._missing[array].discard(object_id)
                 self._let_go_of(array)
+
+    def finish(self) -> None:
+        """The other end has everything: also what it had before, and was not sent again."""
+        for array in self._missing:
+            self._let_go_of(array)
 
     def _let_go_of(self, array: int) -> None:
         if not self._missing[array]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from flwr.app import Array as _FlowerArray
 from flwr.app import ArrayRecord as _FlowerArrayRecord
 from flwr.compat.common.record import ParametersRecord as _FlowerParametersRecord
-from flwr.supercore.inflatable.inflatable_object import InflatableObject
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id
 
 from .._core.array import Array as _Array
 from .._core.parts import as_class
@@ -108,18 +108,64 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
 
     @property
     def is_dirty(self) -> bool:
-        """bool: True, so that the record's own id, which is cheap to compute, is always that of its entries."""
+        """bool: True, as the id of the record itself, which is cheap to compute, is not kept."""
         return True
 
-    @is_dirty.setter
-    def is_dirty(self, value: bool) -> None:
-        pass  # Flower's `object_id` sets it
+    @property
+    def object_id(self) -> str:
+        """str: SHA-256 of the deflated record, in hexadecimal."""
+        return get_object_id(self.deflate())
+
+    def to_numpy_ndarrays(self, *, keep_input: bool = True, copy: bool | None = None) -> list[Any]:
+        """The record's arrays as a list of ndarrays, in order, writable and independent as Flower gives them.
+
+        Parameters
+        ----------
+        keep_input : bool
+            If False, each entry leaves the record before the next is handled, and hands its memory over.
+        copy : {None, True, False}
+            With `keep_input`, None and True copy, and False gives read-only views on the record's memory. Without,
+            as for `flatrecord.ArrayRecord`.
+
+        Returns
+        -------
+        list of numpy.ndarray
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As `flatrecord.ArrayRecord.to_numpy_ndarrays`.
+        """
+        return super().to_numpy_ndarrays(keep_input=keep_input, copy=_as_flower(keep_input, copy))
+
+    def to_torch_state_dict(self, *, keep_input: bool = True, copy: bool | None = None) -> OrderedDict[str, Any]:
+        """The record's arrays as a state_dict of tensors, in order, free to be trained as Flower gives them.
+
+        Parameters
+        ----------
+        keep_input, copy
+            As for `to_numpy_ndarrays`. For what ``copy=False`` gives see `flatrecord.ArrayRecord.to_torch_state_dict`.
+
+        Returns
+        -------
+        collections.OrderedDict of str to torch.Tensor
+            On the CPU, not requiring gradients. With the ``_metadata`` that the record got.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If torch is not installed.
+        TypeError, ValueError, MemoryError
+            As `flatrecord.ArrayRecord.to_torch_state_dict`.
+        """
+        return super().to_torch_state_dict(keep_input=keep_input, copy=_as_flower(keep_input, copy))
 
     @property
     def children(self) -> dict[str, InflatableObject]:
         """dict of str to Array: the Arrays by their object ids."""
-        identify(self.values())
-        return {array.object_id: array for array in self.values()}
+        arrays = list(self.values())
+        identify(arrays)
+        return {array.object_id: array for array in arrays}
 
     def deflate(self) -> bytes:
         """What goes over the wire beside the Arrays: the keys and the Arrays' ids."""
@@ -198,10 +244,16 @@ def from_flower(record: Mapping[str, _FlowerArray]) -> _ArrayRecord:
     return made
 
 
+def _as_flower(keep_input: bool, copy: bool | None) -> bool | None:
+    return True if keep_input is True and copy is None else copy
+
+
 def _needs_a_container_of_its_own(source: Any, keep_input: object, copy: object) -> bool:
     """Whether there are Arrays in `source` that the core would not take, or would duplicate."""
     if not isinstance(source, (Mapping, list, tuple)) or not isinstance(keep_input, bool):
         return False
+    if not keep_input and not hasattr(source, "clear"):
+        return False  # which is an error
     arrays = [value for value in (source.values() if isinstance(source, Mapping) else source) if _is_array(value)]
     return any(not isinstance(value, _Array) for value in arrays) or (keep_input and copy is None and len(arrays) > 0)
 

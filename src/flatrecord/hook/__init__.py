@@ -18,7 +18,7 @@ from . import versions
 
 MODULE = "_flatrecord_flower"
 PTH = f"import {MODULE}\n"
-STARTUP = Path(__file__).parent / "startup.py"  # read, not imported: it acts when it is
+STARTUP = Path(__file__).parent / "startup.py"  # read, not imported: it acts when it is imported
 
 
 def files() -> dict[Path, str]:

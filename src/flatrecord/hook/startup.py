@@ -6,6 +6,7 @@ flatrecord lets them use its records. ``FLATRECORD_FLOWER=0`` in the environment
 
 import os
 import sys
+from _thread import get_ident
 
 # Module of Flower's -> what is to be done once it is there.
 AFTER = {
@@ -19,16 +20,24 @@ AFTER = {
 class Finder:
     """Finds nothing itself; sees to it that something is done after some modules have been imported."""
 
+    asking = set()  # threads: another finder may ask us in its turn
+    warned = False
+
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name not in AFTER:
+        if name not in AFTER or get_ident() in cls.asking:
             return None
-        for finder in sys.meta_path:
-            spec = None if finder is cls else finder.find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    cls.follow(name, spec.loader)
-                return spec
+        cls.asking.add(get_ident())
+        try:
+            for finder in sys.meta_path:
+                find = None if finder is cls else getattr(finder, "find_spec", None)
+                spec = find and find(name, path, target)
+                if spec:
+                    if hasattr(spec.loader, "exec_module"):
+                        cls.follow(name, spec.loader)
+                    return spec
+        finally:
+            cls.asking.discard(get_ident())
         return None
 
     @classmethod
@@ -43,17 +52,14 @@ class Finder:
 
     @classmethod
     def act(cls, name):
-        if cls not in sys.meta_path:
-            return
         try:
             from flatrecord import hook
 
             hook.act(AFTER[name])
         except Exception as error:  # Flower goes on without us, whatever is wrong
-            import warnings
-
-            sys.meta_path.remove(cls)
-            warnings.warn(f"flatrecord leaves Flower as it is: {error}", RuntimeWarning, stacklevel=2)
+            if not cls.warned:
+                cls.warned = True
+                print(f"{__file__}: flatrecord leaves Flower as it is: {error}", file=sys.stderr)
 
 
 if os.environ.get("FLATRECORD_FLOWER", "1") != "0":

@@ -93,7 +93,7 @@ class Outgoing:
 def described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
     """Dtype and shape of a value; no dtype where an Array is none of NumPy's."""
     if isinstance(value, Array):
-        return value.numpy().dtype if value.stype == "numpy.ndarray" else None, tuple(value.shape)
+        return value.numpy(copy=False).dtype if value.stype == "numpy.ndarray" else None, tuple(value.shape)
     if isinstance(value, np.ndarray):
         return header_of(value).descr, value.shape
     if isinstance(value, Deferred):
@@ -108,7 +108,7 @@ def described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
 def shown(value: Any) -> np.ndarray:
     """A value as an ndarray, on its own memory where that can be."""
     if isinstance(value, Array):
-        return value.numpy()
+        return value.numpy(copy=False)
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if isinstance(value, Deferred):
