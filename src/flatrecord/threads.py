@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+SIGNALS_EVERY = 0.2  # seconds
 
 
 class _Caller(Executor):
@@ -59,6 +61,8 @@ def together(work: Callable[[int], None], count: int, name: str) -> None:
     """
     pool = ThreadPoolExecutor(max(count, 1), name)
     futures: list[Future[None]] = []
+    pending: set[Future[None]] = set()
+    done: set[Future[None]] = set()
     try:
         for i in range(count):
             try:
@@ -67,10 +71,15 @@ def together(work: Callable[[int], None], count: int, name: str) -> None:
                 break
         if not futures:
             work(0)
-        for done in as_completed(futures):
-            done.result()
+        pending = set(futures)
+        while pending:
+            # With a limit, as a signal that another thread raises in this process is handled only when this one wakes.
+            done, pending = wait(pending, SIGNALS_EVERY, FIRST_COMPLETED)
+            while done:
+                done.pop().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         # An error's traceback leads here: without this, all that the work held would wait for the garbage collector.
         futures.clear()
-        done = None
+        pending.clear()
+        done.clear()

@@ -25,7 +25,7 @@ from .wire import body, head, spans
 FIELDS = ("dtype", "shape", "stype", "data")
 
 
-class Array(_Array, _FlowerArray):
+class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
     """Array(dtype=None, shape=None, stype=None, data=None, *, ndarray=None, torch_tensor=None, copy=None)
 
     Flower's ``Array`` on compiled storage: an instance of both ``flwr.app.Array`` and `flatrecord.Array`.
@@ -62,6 +62,9 @@ class Array(_Array, _FlowerArray):
     # Not in __dict__: an id must not get into a pickle or a deep copy, as borrowed memory may have changed.
     __slots__ = ("_object_id", "_chunk_ids")
 
+    _object_id: str | None
+    _chunk_ids: list[str] | None
+
     def __init__(
         self,
         dtype: Any = None,
@@ -93,7 +96,7 @@ class Array(_Array, _FlowerArray):
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
+    @property  # type: ignore[misc]
     def is_dirty(self) -> bool:
         """bool: whether the object id has to be computed."""
         return getattr(self, "_object_id", None) is None

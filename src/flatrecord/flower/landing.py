@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .._core.array import Array as _Array
 from .._core.array import _rebuild
@@ -77,7 +77,8 @@ class Landing:
         """
         self.is_open = False
         seal(self._block)
-        return _rebuild(cls, dtype, shape, False, stype, self.header, self._block)
+        made = _rebuild(cls, dtype, shape, False, stype, self.header, self._block)
+        return cast(AnyArray, made)
 
     def fits(self, dtype: str, shape: tuple[int, ...], stype: str) -> bool:
         """Whether the header that is kept apart is that of such an Array."""

@@ -38,8 +38,8 @@ def take_over() -> None:
             setattr(theirs, name, _maker(theirs, ours, name))
 
 
-def _new(theirs: type, ours: type) -> Callable[..., Any]:
-    inherited = theirs.__new__
+def _new(theirs: type, ours: Any) -> Callable[..., Any]:
+    inherited: Any = theirs.__new__
 
     def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:
         if cls is theirs and not getattr(_at_work, "on_theirs", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from threading import Condition, Lock
+from typing import Any
 
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk
 from flwr.supercore.constant import FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES
@@ -56,6 +57,7 @@ def push_objects(
         _push(objects, records, push_object_fn, object_ids_to_push, keep_objects, max(max_concurrent_pushes, 1))
     finally:
         for record in records:
+            array: Any
             for array in record.values():
                 if array.ownership == "borrowed":
                     array.forget_ids()  # what is sent next may be other values
@@ -164,9 +166,9 @@ class _Consumption:
             for key, array in record.items():
                 self._places.setdefault(id(array), []).append((record, key))
                 self._missing[id(array)] = wanted.intersection(array.children)
-        for array, chunks in self._missing.items():
+        for known, chunks in self._missing.items():
             for chunk in chunks:
-                self._arrays.setdefault(chunk, []).append(array)
+                self._arrays.setdefault(chunk, []).append(known)
 
     def acknowledged(self, object_id: str) -> None:
         """The other end has this object."""

@@ -20,7 +20,7 @@ from .arrays import Array, flat, identify
 from .wire import body, head
 
 
-class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
+class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
     """ArrayRecord(array_dict=None, keep_input=True, *, numpy_ndarrays=None, torch_state_dict=None, copy=None)
 
     Flower's ``ArrayRecord`` on compiled storage: an instance of both ``flwr.app.ArrayRecord`` and
@@ -73,7 +73,7 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
             raise TypeError(f"numpy_ndarrays must be a list of NumPy arrays, got {type(numpy_ndarrays).__name__}")
         if torch_state_dict is not None and not isinstance(torch_state_dict, Mapping):
             raise TypeError(f"torch_state_dict must be a mapping of str to tensors, got {type(torch_state_dict).__name__}")
-        source = next((given for given in (array_dict, numpy_ndarrays, torch_state_dict) if given is not None), None)
+        source: Any = next((given for given in (array_dict, numpy_ndarrays, torch_state_dict) if given is not None), None)
         if not _needs_a_container_of_its_own(source, keep_input, copy):
             super().__init__(source, keep_input, copy=copy)
             return
@@ -91,9 +91,9 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
         if isinstance(state, dict):  # what a pickle holds of one of Flower's own
             self.update(state["_data"])
         else:
-            super().__setstate__(state)
+            super().__setstate__(state)  # type: ignore[misc]
 
-    def __setitem__(self, key: str, value: _FlowerArray) -> None:
+    def __setitem__(self, key: str, value: _FlowerArray) -> None:  # type: ignore[override]
         super().__setitem__(key, flat(value))
 
     def setdefault(self, key: str, default: Any = None) -> Array:
@@ -106,7 +106,7 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
         flattened = [(pair[0], flat(pair[1])) if isinstance(pair, (tuple, list)) and len(pair) == 2 else pair for pair in pairs]
         super().update(flattened, **{key: flat(value) for key, value in entries.items()})
 
-    @property
+    @property  # type: ignore[misc]
     def is_dirty(self) -> bool:
         """bool: True, as the id of the record itself, which is cheap to compute, is not kept."""
         return True
@@ -163,13 +163,14 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
     @property
     def children(self) -> dict[str, InflatableObject]:
         """dict of str to Array: the Arrays by their object ids."""
-        arrays = list(self.values())
+        arrays: list[Any] = list(self.values())
         identify(arrays)
         return {array.object_id: array for array in arrays}
 
     def deflate(self) -> bytes:
         """What goes over the wire beside the Arrays: the keys and the Arrays' ids."""
-        identify(self.values())
+        arrays: Any = self.values()
+        identify(arrays)
         ids = {key: array.object_id for key, array in self.items()}
         content = json.dumps(ids).encode()
         return head("ArrayRecord", dict.fromkeys(ids.values()), len(content)) + content
@@ -196,12 +197,12 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
             array = arrays[object_id]
             if not isinstance(array, _Array):
                 raise ValueError(f"key {key!r}: a value must be an Array, got {type(array).__name__}")
-            record[key] = array.__deepcopy__({}) if object_id in seen else array
+            record[key] = array.__deepcopy__({}) if object_id in seen else array  # type: ignore[assignment]
             seen.add(object_id)
         return record
 
 
-class ParametersRecord(ArrayRecord, _FlowerParametersRecord):
+class ParametersRecord(ArrayRecord, _FlowerParametersRecord):  # type: ignore[misc]
     """`ArrayRecord` by the name that Flower had for it before, without Flower's warning.
 
     On the wire it is an ``ArrayRecord``, and comes out as one.

@@ -20,7 +20,7 @@ AFTER = {
 class Finder:
     """Finds nothing itself; sees to it that something is done after some modules have been imported."""
 
-    asking = set()  # threads: another finder may ask us in its turn
+    asking: set[int] = set()  # threads: another finder may ask us in its turn
     warned = False
 
     @classmethod
