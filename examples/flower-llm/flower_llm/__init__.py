@@ -1,0 +1,1 @@
+"""A character-level transformer, trained over SuperNodes with stock or flat records."""
