@@ -223,7 +223,7 @@ class Deployment:
     """A SuperLink and SuperNodes on free ports of 127.0.0.1, from ``with`` to the end of its block.
 
     When the block ends, every process that belongs to the deployment is killed, however it ends. A SIGKILL of this process
-    kills SuperLink and SuperNodes, too, where there is ``setpriv``; theirs follow by Flower's own doing.
+    kills SuperLink and SuperNodes, too, where there is ``setpriv``; theirs follow by Flower's own doing, unless they hang.
 
     Parameters
     ----------
