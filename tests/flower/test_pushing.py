@@ -11,8 +11,8 @@ import torch
 from flower.peer import message, pulled, received, sent
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
-from flwr.supernode.runtime import run_clientapp
 from flwr.superlink.grid import http_grid
+from flwr.supernode.runtime import run_clientapp
 
 from flatrecord.flower import Array, ArrayChunk, ArrayRecord, transport
 from flatrecord.flower.pulling import pull_objects

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from operator import index
-from typing import Any, Self
+from typing import Any
 
 from flwr.app import Array as _FlowerArray
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk

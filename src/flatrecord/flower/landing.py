@@ -8,7 +8,6 @@ from .._core.array import Array as _Array
 from .._core.array import _rebuild
 from .._core.parts import blank, payload_offset, seal
 
-
 if TYPE_CHECKING:
     from .chunks import ArrayChunk
 

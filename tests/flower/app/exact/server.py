@@ -18,7 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     while len(nodes := list(grid.get_node_ids())) < config["nodes"]:
         time.sleep(0.05)
     arrays = model(config["mib"], config["small"], config["ml_dtypes"])
-    make = getattr(flwr.common, "ParametersRecord") if config["record"] == "ParametersRecord" else ArrayRecord
+    make = flwr.common.ParametersRecord if config["record"] == "ParametersRecord" else ArrayRecord
     for i in range(config["rounds"]):
         record = make({key: flwr.app.Array(array) for key, array in arrays.items()})
         assert kind(record) == config["server"], f"the ServerApp makes {kind(record)} records"
