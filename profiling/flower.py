@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
     parser.add_argument("--passes", type=int, default=2, help="times that each library has its turn (default: %(default)s)")
     parser.add_argument(
+        "--unchanged", action="store_true", help="the app is the one for stock Flower in both: what enabling alone does"
+    )
+    parser.add_argument(
         "--latency-ms", type=float, default=0.0, help="how much later each answer comes, as from far away (default: none)"
     )
     parser.add_argument(
@@ -206,7 +209,7 @@ def main(options: argparse.Namespace) -> int:
     for line in _said(options, limit):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(_table(cases))
-    return _judged(console, cases, limit)
+    return _judged(console, cases, limit, options.unchanged)
 
 
 # ------------------------------------------------------------------------------------------ the processes
@@ -248,8 +251,8 @@ def _measured(
                 task = case.tasks[name]
                 bar.begin(f"{case.name}, {task.nbytes / MIB:g} MiB", 2 * task.nbytes)
                 place, environment = Path(tempfile.mkdtemp(dir=folder)), environments[case.records]
-                seconds = options.latency_ms / 1000
-                outcome = run(environment, case.records, task, place, seconds, limit=limit, counter=counter, watch=bar.watch)
+                seconds, app = options.latency_ms / 1000, "stock" if options.unchanged else case.records
+                outcome = run(environment, app, task, place, seconds, limit=limit, counter=counter, watch=bar.watch)
                 if outcome.failure and not limit:
                     raise RuntimeError(f"{case.name}: {outcome.failure}\n{outcome.log}")
                 return outcome
@@ -430,6 +433,8 @@ def _said(options: argparse.Namespace, limit: int) -> Iterator[str]:
         f"their own with {min(COUNTED / MIB, options.mib):g} MiB: what OpenSSL digests; memcpy and memmove of 4 KiB and more, without "
         "the kernel's copies."
     )
+    if options.unchanged:
+        yield "The app is the one for stock Flower in both; ours is enabled in its environment."
     if options.latency_ms:
         yield f"Each answer of the other end comes {options.latency_ms:g} ms later, as from far away."
     if limit:
@@ -461,7 +466,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _judged(console: Console, cases: list[Case], limit: int) -> int:
+def _judged(console: Console, cases: list[Case], limit: int, unchanged: bool) -> int:
     """Whether ours kept to its bounds; says what was found."""
     status = 0
 
@@ -478,7 +483,7 @@ def _judged(console: Console, cases: list[Case], limit: int) -> int:
             say(False, f"{case.name}: the reply is not the trained model")
         elif limit:
             say(True, f"{case.name}: did its round, {at}")
-    if cases[0].tasks["measured"].nbytes < AT_SIZE:
+    if unchanged or cases[0].tasks["measured"].nbytes < AT_SIZE:
         return status
     for stock, flat in zip(cases[::2], cases[1::2], strict=True):
         peak, theirs, ours = flat.peak("pushed"), stock.seconds("prepare the reply"), flat.seconds("prepare the reply")
