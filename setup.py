@@ -8,9 +8,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
-    *("copying", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
+    *("workers", "copying", "strided", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
     *("parts", "errors", "release", "absorb", "ties", "record"),
 )
+HEADERS = ("platform", "workers", "strided", "blocks")
 
 
 def switched_on(name: str) -> bool:
@@ -51,7 +52,9 @@ if coverage:
     macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 if os.name == "nt":
     compile_args, link_args = [], []
-elif sysconfig.get_platform().startswith("macosx"):
+else:
+    compile_args, link_args = [*compile_args, "-pthread"], [*link_args, "-pthread"]
+if sysconfig.get_platform().startswith("macosx"):
     link_args = [a for a in link_args if a != "-Wl,-s"]
 
 
@@ -69,7 +72,7 @@ extensions = [
     Extension(
         f"flatrecord._core.{name}",
         [f"src/flatrecord/_core/{name}.pyx"],
-        depends=[f"src/flatrecord/_core/{other}.pxd" for other in MODULES] + ["src/flatrecord/_core/platform.h"],
+        depends=[f"src/flatrecord/_core/{other}.pxd" for other in MODULES] + [f"src/flatrecord/_core/{header}.h" for header in HEADERS],
         include_dirs=[numpy.get_include(), "src/flatrecord/_core"],
         define_macros=macros,
         extra_compile_args=compile_args,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
+
+from ._core.workers import cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,11 +25,6 @@ class _Caller(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def helpers(count: int, name: str) -> Executor:

@@ -19,13 +19,18 @@ from weakref import getweakrefcount
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, check_ndarray, checked_header, is_immutable, made_of, recast
+from .array cimport Array, checked_header, give_payload, header_to_be, is_immutable, made_of, recast, shell_of
 from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport Memory, adapter_of
-from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_sole, item, key_of
+from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
+from .npy cimport is_header_of
 from .ownership cimport admit_group, admit_ndarray, copies, is_mapping
 from .release cimport original_of
+
+cdef extern from "Python.h":
+    # With plain pointers, which nobody has to hand back.
+    bint PyDict_Next(object dictionary, Py_ssize_t *position, PyObject **key, PyObject **value)
 
 cnp.import_array()
 
@@ -33,7 +38,7 @@ cdef enum:
     SIGNALS_EVERY = 256  # entries
 
 
-cdef int absorb(source, list places, dict staged, bint keep_input, copy, type array_class) except -1:
+cdef int absorb(source, list places, list names, dict staged, bint keep_input, copy, type array_class) except -1:
     """Turn the entries of a container into Arrays.
 
     Parameters
@@ -42,9 +47,10 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy, type ar
         Where the entries are. Without `keep_input` each leaves it before the next is handled.
     places : list
         Keys or indices of the entries in `source`, in its order.
+    names : list of str
+        A name for each place. Plain `str`, so that setting their values in a dict that has them cannot fail.
     staged : dict
-        Has a key for each place, in the same order; the Arrays become its values. The keys are plain
-        `str`, so that setting their values cannot fail.
+        Empty; the names become its keys, in the same order, and the Arrays its values.
     keep_input : bool
         Leave `source` as it is.
     copy : {None, True, False}
@@ -54,6 +60,8 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy, type ar
 
     Raises
     ------
+    ValueError
+        If two names are the same; `source` is then as it was.
     Exception
         Whatever went wrong, naming the key; `source` then holds every entry, in the old order.
     """
@@ -61,12 +69,12 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy, type ar
     cdef Py_ssize_t i = len(places)
     cdef object value = None
     cdef bint left = True
-    intake.names = list(staged)
-    intake.staged, intake.keep_input, intake.copy, intake.array_class = staged, keep_input, copy, array_class
-    intake.originals, intake.adapters, intake.shared, intake.duplicates = [None] * i, [None] * i, {}, []
-    for intake.at in range(i):
-        check_value(intake.names[intake.at], PyObject_GetItem(source, places[intake.at]), copy)
-        check_signals(intake.at)
+    intake.names, intake.staged, intake.keep_input, intake.copy, intake.array_class = names, staged, keep_input, copy, array_class
+    intake.arrays, intake.originals, intake.adapters = [None] * i, [None] * i, [None] * i
+    intake.shared, intake.duplicates = {}, []
+    # What these give out is the one reference that they have, and not an object made for the purpose.
+    intake.references = 1 + keep_input if type(source) is dict or type(source) is list else 0
+    intake.check(source, places)
     try:
         while i > 0:
             i -= 1
@@ -101,29 +109,13 @@ cdef int absorb(source, list places, dict staged, bint keep_input, copy, type ar
     return 0
 
 
-cdef int check_value(name, value, copy) except -1:
-    """Raise if `value` cannot become an entry of a record, naming the key."""
-    if isinstance(value, Array):
-        return 0
-    try:
-        if isinstance(value, ndarray):
-            check_ndarray(<ndarray> value, copy)
-            return 0
-        adapter = adapter_of(value)
-        if adapter is None:
-            raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
-        adapter.check(value, copy)
-    except Exception as error:
-        add_name(error, name)
-        raise
-    return 0
-
-
 cdef class Intake:
     """The entries on their way from a container to a record."""
 
     cdef list names
-    cdef dict staged  # name -> Array, or None where it has none yet
+    cdef dict staged  # name -> what stands in `arrays`
+    cdef list arrays  # by place: the Array; one that is still empty; None where there is none yet
+    cdef Py_ssize_t references  # to an entry that has just been got out and that nobody else has; 0 where that is not known
     cdef bint keep_input
     cdef object copy
     cdef type array_class
@@ -132,6 +124,44 @@ cdef class Intake:
     cdef list adapters  # by place: who can make a value that was copied and let go again; None for ndarrays
     cdef dict shared  # what values that share memory have in common -> their places
     cdef list duplicates  # the places of Arrays that are to be copied
+
+    cdef int check(self, source, list places) except -1:
+        """Raise if a value cannot become an entry, naming the key, and make empty Arrays for those of ndarrays."""
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef Py_ssize_t position = 0
+        cdef bint plain = type(source) is dict
+        try:
+            for self.at in range(len(places)):
+                # Not to be looked up one by one; unless what an adapter does has changed the dict.
+                plain = plain and PyDict_Next(source, &position, &key, &value)
+                if plain and key == <PyObject *> places[self.at]:
+                    self.enter(self.at, self.checked(<object> value))
+                else:
+                    self.enter(self.at, self.checked(PyObject_GetItem(source, places[self.at])))
+                check_signals(self.at)
+        except Exception as error:
+            add_name(error, self.names[self.at])
+            raise
+        if len(self.staged) != len(places):
+            raise ValueError("two keys of the input are the same text")
+        return 0
+
+    cdef Array checked(self, value):
+        if isinstance(value, ndarray):
+            return shell_of(self.array_class, header_to_be(<ndarray> value, self.copy))
+        if isinstance(value, Array):
+            return None
+        adapter = adapter_of(value)
+        if adapter is None:
+            raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
+        adapter.check(value, self.copy)
+        return None
+
+    cdef int enter(self, Py_ssize_t i, Array array) except -1:
+        self.arrays[i] = array
+        self.staged[self.names[i]] = array
+        return 0
 
     cdef int admit(self, value) except -1:
         """Make an Array of the value at the place in hand, to which the caller lends its one reference."""
@@ -142,7 +172,9 @@ cdef class Intake:
         if isinstance(value, Array):
             return self.admit_array(<Array> value)
         adapter = None if isinstance(value, ndarray) else adapter_of(value)
-        if adapter is None:
+        if adapter is None and is_lone(value, self.references):
+            holder, trail.root, trail.nbytes = SOLE, <PyObject *> value, cnp.PyArray_NBYTES(value)
+        elif adapter is None:
             holder = follow(<PyObject *> value, 0, None, &trail)
         else:
             memory = adapter.memory_of(value)
@@ -178,8 +210,7 @@ cdef class Intake:
             array = made_of(type(value), value.header, duplicate(value.payload, 0), value.listed)
         # An equal copy goes back after a failure, so that no entry is there twice.
         self.originals[self.at] = array
-        self.staged[self.names[self.at]] = recast(array, self.array_class)
-        return 0
+        return self.enter(self.at, recast(array, self.array_class))
 
     cdef int duplicate_arrays(self) except -1:
         """Copy the Arrays that are to be copied, all at once, because some may be tied."""
@@ -199,7 +230,7 @@ cdef class Intake:
         for i, buffer in zip(self.duplicates, buffers):
             array = self.originals[i]
             cls = type(array) if isinstance(array, self.array_class) else self.array_class
-            self.staged[self.names[i]] = made_of(cls, array.header, buffer, array.listed)
+            self.enter(i, made_of(cls, array.header, buffer, array.listed))
         return 0
 
     cdef int stage(self, value, adapter, ndarray array, Buffer payload, bint lives_on) except -1:
@@ -207,7 +238,12 @@ cdef class Intake:
 
         The value itself is kept for the case of a failure if its memory lives on, so that it costs nothing.
         """
-        self.staged[self.names[self.at]] = made_of(self.array_class, checked_header(array), payload, False)
+        cdef Array empty = self.arrays[self.at]
+        if empty is None:
+            empty = shell_of(self.array_class, checked_header(array))
+            self.enter(self.at, empty)
+        # It was looked at before others were handled, which may have taken long.
+        give_payload(empty, empty.header if is_header_of(empty.header, array) else checked_header(array), payload)
         if lives_on or payload.ownership == BORROWED:
             self.originals[self.at] = value
         else:
@@ -302,8 +338,8 @@ cdef class Intake:
         cdef Py_ssize_t i
         cdef object value, array
         for i in range(first, len(places)):
-            array = self.staged[self.names[i]]
-            self.staged[self.names[i]] = None
+            array = self.arrays[i]
+            self.enter(i, None)
             value = self.originals[i]
             if value is None and array is not None:
                 try:

@@ -13,13 +13,15 @@ cdef class Array:
     cdef object __weakref__
 
 
-cdef Array made_of(cls, Header header, Buffer payload, bint listed)
+cdef Array made_of(type cls, Header header, Buffer payload, bint listed)
+cdef Array shell_of(type cls, Header header)
+cdef int give_payload(Array array, Header header, Buffer payload) except -1
 cdef Array recast(Array array, cls)
 cdef bint is_immutable(Array array)
 cdef Buffer given_up(Buffer copied)
 cdef int let_go(Array array) noexcept
 cdef Header readable_header(Array array, Py_ssize_t *offset)
 cdef Header checked_header(ndarray value)
-cdef int check_ndarray(ndarray value, copy) except -1
+cdef Header header_to_be(ndarray value, copy)
 cdef int check_copy(copy) except -1
 cdef str exact_str(text)

@@ -28,6 +28,9 @@ from .views cimport ndarray_over, view_over
 
 cdef extern from "Python.h":
     str PyUnicode_FromObject(object text)
+    bint PyObject_GC_IsTracked(object value)
+    void PyObject_GC_Track(object value)
+    void PyObject_GC_UnTrack(object value)
 
 cdef extern from *:
     """
@@ -45,7 +48,7 @@ cnp.import_array()
 cdef str NUMPY_STYPE = "numpy.ndarray"
 cdef Py_ssize_t REPR_BYTES = 8
 cdef Header NO_HEADER = header_of_fields("", (), "")
-cdef Buffer NO_PAYLOAD = allocate(0)
+cdef Buffer NO_PAYLOAD = allocate(0, NULL)
 cdef tuple OWNERSHIP = ("taken", "snapshot", "borrowed", "shared")
 
 
@@ -105,7 +108,6 @@ cdef class Array:
         self.payload = NO_PAYLOAD
 
     def __init__(self, dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None):
-        cdef Array made
         if self.header is not NO_HEADER:
             raise TypeError("an Array is immutable: make a new one")
         check_copy(copy)
@@ -116,8 +118,7 @@ cdef class Array:
         if ndarray is not None:
             if not (dtype is None and shape is None and stype is None and data is None):
                 raise TypeError("Array takes an ndarray or the four fields dtype, shape, stype and data, not both")
-            made = array_of(ndarray, copy)
-            self.header, self.payload = made.header, made.payload
+            fill_from(self, ndarray, copy)
             return
         for name, value in (("dtype", dtype), ("stype", stype)):
             if not isinstance(value, str):
@@ -481,16 +482,16 @@ cdef Header checked_header(ndarray value):
     return header_of_ndarray(value)
 
 
-cdef int check_ndarray(ndarray value, copy) except -1:
-    """Raise what would be raised for `value` as an entry, but for want of memory."""
-    checked_header(value)
+cdef Header header_to_be(ndarray value, copy):
+    """The header of `value` as an entry, or whatever error it would raise but for want of memory."""
+    cdef Header header = checked_header(value)
     if copy is False and not is_contiguous(value):
         raise ValueError("copy=False, but the array is not contiguous and has to be copied")
-    return 0
+    return header
 
 
-cdef Array made_of(cls, Header header, Buffer payload, bint listed):
-    cdef Array array = cls.__new__(cls)
+cdef Array made_of(type cls, Header header, Buffer payload, bint listed):
+    cdef Array array = Array.__new__(Array) if cls is Array else cls.__new__(cls)
     if array.header is not NO_HEADER:
         raise TypeError(f"{cls.__name__}.__new__ returned an Array that is in use")
     array.header = header
@@ -499,32 +500,49 @@ cdef Array made_of(cls, Header header, Buffer payload, bint listed):
     return array
 
 
+cdef Array shell_of(type cls, Header header):
+    """An Array whose payload is still to come, by `give_payload`."""
+    cdef Array array = made_of(cls, header, NO_PAYLOAD, False)
+    if cls is Array:
+        PyObject_GC_UnTrack(array)
+    return array
+
+
+cdef int give_payload(Array array, Header header, Buffer payload) except -1:
+    """Fill a shell. The garbage collector need not look at what leads to nothing that it could free."""
+    array.header, array.payload = header, payload
+    if PyObject_GC_IsTracked(payload) and not PyObject_GC_IsTracked(array):
+        PyObject_GC_Track(array)
+    return 0
+
+
 cdef Array recast(Array array, cls):
     """`array` as an instance of `cls`, on the same memory; itself if it is one."""
     return array if isinstance(array, cls) else made_of(cls, array.header, array.payload, array.listed)
 
 
-cdef Array array_of(value, copy):
-    """An Array of an ndarray, or of a value that an adapter knows, which the caller keeps."""
+cdef int fill_from(Array array, value, copy) except -1:
+    """Make `array` that of an ndarray, or of a value that an adapter knows, which the caller keeps."""
     cdef Trail trail
     cdef Holder holder
-    cdef ndarray array
+    cdef ndarray shown
     cdef bint converted = False
     cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value), memory = None
     if adapter is None:
-        array = value
+        shown = value
     else:
         adapter.check(value, copy)
         converted = adapter.converts(value)
         memory = adapter.memory_of(value)
-        array = adapter.expose(value, memory)
-    cdef Header header = checked_header(array)
-    holder = follow(<PyObject *> array, 0, None, &trail)
+        shown = adapter.expose(value, memory)
+    cdef Header header = checked_header(shown)
+    holder = follow(<PyObject *> shown, 0, None, &trail)
     # What had to be converted is a copy already, that nobody else has.
-    cdef Buffer payload = admit_ndarray(array, None if converted else copy, converted, holder, &trail)
-    if memory is not None and payload.ownership == BORROWED:
+    array.payload = admit_ndarray(shown, None if converted else copy, converted, holder, &trail)
+    array.header = header
+    if memory is not None and array.payload.ownership == BORROWED:
         memory.stay()
-    return made_of(Array, header, payload, False)
+    return 0
 
 
 cdef bint is_immutable(Array array):

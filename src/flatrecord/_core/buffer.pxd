@@ -12,13 +12,14 @@ cdef class Buffer:
     cdef readonly Py_ssize_t nbytes
     cdef object owner  # who owns the memory, held for its sake; None where this Buffer owns it
     cdef Ownership ownership
-    cdef bint mapped  # own memory: from flatrecord_map, else from malloc
+    cdef size_t mapped  # own memory: the size of the block in whose first page it begins; 0 where it is from Python's allocator
     cdef bint surrendered  # given up to somebody who may write to it
     cdef Py_ssize_t writers  # exports that may be written to
 
 
-cdef Buffer allocate(Py_ssize_t nbytes)
+cdef Buffer allocate(Py_ssize_t nbytes, const char *source)
 cdef Buffer hold(owner, char *pointer, Py_ssize_t nbytes, Ownership ownership)
 cdef Buffer hold_exporter(exporter)
+cdef Buffer snapshot(const char *source, Py_ssize_t nbytes)
 cdef Buffer duplicate(Buffer buffer, Py_ssize_t offset)
 cdef bytes joined(bytes head, Buffer payload)

@@ -4,20 +4,29 @@ cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.memoryview cimport PyMemoryView_FromObject
-from libc.stdlib cimport free, malloc
 
 from pickle import PickleBuffer
 
+from .environment import CACHE_MIB
+
 from .copying cimport copy_bytes
 
-cdef extern from "platform.h":
-    void *flatrecord_map(size_t size) noexcept nogil
-    void flatrecord_unmap(void *block, size_t size) noexcept nogil
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(object value)
+
+cdef extern from "blocks.h":
+    void flatrecord_keep_up_to(size_t limit) noexcept nogil
+    void *flatrecord_obtain(size_t needed, size_t *size) noexcept nogil
+    void flatrecord_give_back(void *block, size_t size) noexcept nogil
 
 # A freed malloc block of 1 to 32 MiB often stays with the process (glibc raises its own mmap
-# threshold up to that size), so blocks from here up come from mmap and go back at once.
+# threshold up to that size), however many there are, so blocks from here up come from mmap.
 cdef Py_ssize_t MAP_FROM = 1 << 20
+cdef size_t PAGE = 4096  # or a part of one
+
+flatrecord_keep_up_to(<size_t> CACHE_MIB << 20)
 
 
 @cython.no_gc_clear  # others in a dying cycle may still read the memory: only dealloc lets go of it
@@ -44,9 +53,9 @@ cdef class Buffer:
         if self.owner is not None or self.nbytes == 0:
             return
         if self.mapped:
-            flatrecord_unmap(self.pointer, self.nbytes)
+            flatrecord_give_back(<void *> (<size_t> self.pointer // PAGE * PAGE), self.mapped)
         else:
-            free(self.pointer)
+            PyMem_Free(self.pointer)
 
     def __len__(self):
         return self.nbytes
@@ -79,8 +88,16 @@ cdef class Buffer:
         return _restore, (PickleBuffer(self) if protocol >= 5 else joined(b"", self),)
 
 
-cdef Buffer allocate(Py_ssize_t nbytes):
+cdef Buffer allocate(Py_ssize_t nbytes, const char *source):
     """Make a Buffer of `nbytes` uninitialised bytes of its own.
+
+    Parameters
+    ----------
+    nbytes : int
+    source : pointer, or NULL
+        What will be copied into it, all at once. A large block begins as far into a page as this does: otherwise
+        the processor mistakes loads for loads of what it has just stored, and the copy takes up to half as
+        long again.
 
     Raises
     ------
@@ -88,14 +105,19 @@ cdef Buffer allocate(Py_ssize_t nbytes):
         If the system refuses; the message gives the size.
     """
     cdef Buffer buffer = Buffer.__new__(Buffer)
-    cdef void *block
+    cdef size_t shift = 0
+    cdef char *block
+    PyObject_GC_UnTrack(buffer)  # it will never lead to another object
     if nbytes == 0:
         return buffer
-    buffer.mapped = nbytes >= MAP_FROM
-    block = flatrecord_map(nbytes) if buffer.mapped else malloc(nbytes)
+    if nbytes < MAP_FROM:
+        block = <char *> PyMem_Malloc(nbytes)
+    else:
+        shift = <size_t> source % PAGE
+        block = <char *> flatrecord_obtain(nbytes + shift, &buffer.mapped)
     if block == NULL:
         raise MemoryError(f"cannot allocate {nbytes} bytes for an array")
-    buffer.pointer = <char *> block
+    buffer.pointer = block + shift
     buffer.nbytes = nbytes
     return buffer
 
@@ -126,11 +148,16 @@ def _restore(data):
     return hold_exporter(data if PyBytes_CheckExact(data) else PyMemoryView_FromObject(data))
 
 
+cdef Buffer snapshot(const char *source, Py_ssize_t nbytes):
+    """A Buffer with a copy of some bytes."""
+    cdef Buffer copied = allocate(nbytes, source)
+    copy_bytes(copied.pointer, source, nbytes)
+    return copied
+
+
 cdef Buffer duplicate(Buffer buffer, Py_ssize_t offset):
     """A Buffer with its own copy of the bytes from `offset` on."""
-    cdef Buffer copied = allocate(buffer.nbytes - offset)
-    copy_bytes(copied.pointer, buffer.pointer + offset, copied.nbytes)
-    return copied
+    return snapshot(buffer.pointer + offset, buffer.nbytes - offset)
 
 
 cdef bytes joined(bytes head, Buffer payload):

@@ -174,6 +174,20 @@ cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *t
     return SOLE if trail.known else UNKNOWN
 
 
+cdef bint is_lone(ndarray array, Py_ssize_t references):
+    """Whether `array` has memory of its own and no more than so many `references`, all known: then nobody else has any.
+
+    What `follow` would find, for the usual case.
+    """
+    return (
+        type(array) is NDARRAY
+        and flatrecord_has_references(<PyObject *> array, references)
+        and cnp.PyArray_BASE(array) == NULL
+        and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA)
+        and not flatrecord_has_weak_references(array)
+    )
+
+
 cdef int account(PyObject *start, dict accounted) except -1:
     """Count the reference to `start`, and where it is the first, those on the way down from it."""
     cdef PyObject *link = start

@@ -33,6 +33,7 @@ cdef enum:
     ALIGNMENT = 64  # of the payload in the file
     GROWTH_DIGITS = 21  # room that numpy.save leaves for an axis that grows when appended to
     SLOTS = 1024  # of the cache of written headers
+    KEPT_SIZES = 4  # the length of Header.sizes
 
 
 cdef class Header:
@@ -42,6 +43,9 @@ cdef class Header:
     -----
     Thread safety: immutable.
     """
+
+    def __cinit__(self):
+        self.ndim = -1
 
     def __init__(self):
         raise TypeError("a Header is made by the core, not by a caller")
@@ -63,16 +67,24 @@ cdef Py_ssize_t slot_of(ndarray array):
     return (mixed >> 7) % SLOTS
 
 
-cdef bint describes(Header header, ndarray array, bint fortran_order):
-    cdef int axis
-    if header.descr is not <object> cnp.PyArray_DESCR(array) or header.fortran_order != fortran_order:
+cdef bint is_header_of(Header header, ndarray array):
+    """Whether `header` is what `header_of_ndarray` would find in the table."""
+    cdef int axis, ndim = cnp.PyArray_NDIM(array)
+    cdef Py_ssize_t size
+    if header.descr is not <object> cnp.PyArray_DESCR(array) or header.ndim != ndim:
         return False
-    if len(header.shape) != cnp.PyArray_NDIM(array):
+    if header.fortran_order != is_said_to_be_fortran(array):
         return False
-    for axis in range(cnp.PyArray_NDIM(array)):
-        if <Py_ssize_t> header.shape[axis] != cnp.PyArray_DIM(array, axis):
+    for axis in range(ndim):
+        size = header.sizes[axis] if axis < KEPT_SIZES else <Py_ssize_t> header.shape[axis]
+        if size != cnp.PyArray_DIM(array, axis):
             return False
     return True
+
+
+cdef bint is_said_to_be_fortran(ndarray array):
+    """As numpy.save has it: Fortran order is said only where C order would not do."""
+    return cnp.PyArray_IS_F_CONTIGUOUS(array) and not cnp.PyArray_IS_C_CONTIGUOUS(array)
 
 
 cdef Header header_of_ndarray(ndarray array):
@@ -84,20 +96,22 @@ cdef Header header_of_ndarray(ndarray array):
         If the dtype holds Python objects or cannot be written without pickle.
     """
     cdef Py_ssize_t slot = slot_of(array)
-    # As numpy.save has it: Fortran order is said only where C order would not do.
-    cdef bint fortran_order = cnp.PyArray_IS_F_CONTIGUOUS(array) and not cnp.PyArray_IS_C_CONTIGUOUS(array)
     cdef object known = _written[slot]
     cdef Header header
-    if known is not None and describes(<Header> known, array, fortran_order):
+    cdef int axis
+    if known is not None and is_header_of(<Header> known, array):
         return <Header> known
     header = Header.__new__(Header)
     header.descr = private_dtype(<object> cnp.PyArray_DESCR(array))
     header.dtype = str(header.descr)
     header.shape = (<object> array).shape
     header.stype = NUMPY_STYPE
-    header.fortran_order = fortran_order
+    header.fortran_order = is_said_to_be_fortran(array)
     header.preamble = write_preamble(header)
     if header.descr.names is None:
+        header.ndim = cnp.PyArray_NDIM(array)
+        for axis in range(min(header.ndim, <int> KEPT_SIZES)):
+            header.sizes[axis] = cnp.PyArray_DIM(array, axis)
         _written[slot] = header
     return header
 

@@ -20,9 +20,12 @@ from numpy cimport ndarray
 
 from mmap import mmap as _mmap
 
-from .buffer cimport BORROWED, SHARED, SNAPSHOT, TAKEN, Buffer, allocate, duplicate, hold, hold_exporter
-from .copying cimport copy_bytes, copy_strided
+from .buffer cimport BORROWED, SHARED, SNAPSHOT, TAKEN, Buffer, allocate, duplicate, hold, hold_exporter, snapshot
 from .holders cimport IMMUTABLE, SOLE, Holder, Trail, immutable_owner
+from .strided cimport copy_strided
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(object value)
 
 cnp.import_array()
 
@@ -40,7 +43,7 @@ cdef bint is_mapping(Trail *trail):
 
 cdef Buffer snapshot_strided(ndarray array):
     """Copy the elements of `array` into memory of our own, in C order."""
-    cdef Buffer buffer = allocate(cnp.PyArray_NBYTES(array))
+    cdef Buffer buffer = allocate(cnp.PyArray_NBYTES(array), NULL)
     copy_strided(
         buffer.pointer,
         cnp.PyArray_BYTES(array),
@@ -89,8 +92,16 @@ cdef Buffer admit_ndarray(ndarray array, copy, bint popped, Holder holder, Trail
         # A memoryview keeps anyone from closing the mapping.
         return hold(PyMemoryView_FromObject(<object> trail.root) if is_mapping(trail) else array, pointer, nbytes, BORROWED)
     if copy is None and popped and holder == SOLE and may_take(nbytes, trail):
-        return hold(array, pointer, nbytes, TAKEN)
-    return duplicate(hold(array, pointer, nbytes, BORROWED), 0)
+        return take(array)
+    return snapshot(pointer, nbytes)
+
+
+cdef Buffer take(ndarray array):
+    """A Buffer on the memory of an ndarray that nobody else has."""
+    cdef Buffer buffer = hold(array, cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array), TAKEN)
+    if cnp.PyArray_BASE(array) == NULL:
+        PyObject_GC_UnTrack(buffer)  # an ndarray with memory of its own leads to nothing that could lead back
+    return buffer
 
 
 cdef list admit_group(list arrays, bint popped, Holder holder, Trail *trail, Py_ssize_t *at):
@@ -133,7 +144,7 @@ cdef list admit_group(list arrays, bint popped, Holder holder, Trail *trail, Py_
             array = arrays[i]
             key = <size_t> cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array)
             if key not in alike:
-                alike[key] = hold(array, cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array), TAKEN)
+                alike[key] = take(array)
             results[i] = alike[key]
         return results
     try:
@@ -173,8 +184,7 @@ cdef list copies(list pointers, list sizes, Py_ssize_t *at):
         while last < len(order) and <size_t> pointers[order[last]] < end:
             end = max(end, <size_t> pointers[order[last]] + <size_t> sizes[order[last]])
             last += 1
-        whole = allocate(end - start)
-        copy_bytes(whole.pointer, <const char *> start, whole.nbytes)
+        whole = snapshot(<const char *> start, end - start)
         for i in order[first:last]:
             if pointers[i] == start and sizes[i] == whole.nbytes:
                 results[i] = whole

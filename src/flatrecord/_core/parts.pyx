@@ -28,7 +28,7 @@ def blank(Py_ssize_t nbytes):
     MemoryError
         If the system refuses; the message gives the size.
     """
-    return given_up(allocate(nbytes))
+    return given_up(allocate(nbytes, NULL))
 
 
 def seal(Buffer block not None):

@@ -5,8 +5,13 @@
 #define FLATRECORD_PLATFORM_H
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 #if defined(__unix__) || defined(__APPLE__)
 #define FLATRECORD_HAS_MMAP 1
@@ -34,7 +39,16 @@ static inline void *flatrecord_map(size_t size)
     if (size < FLATRECORD_HUGE_PAGE)
         return block;
     if ((uintptr_t)block % FLATRECORD_HUGE_PAGE) {
-        /* Linux before 6.7 does not align by itself: map one huge page more and trim both ends. */
+        /* Linux aligns by itself from 6.7 on, but only what is a whole number of huge pages. Below the block there is
+         * often room: ask for it to begin there. */
+        char *hint = (char *)((uintptr_t)block / FLATRECORD_HUGE_PAGE * FLATRECORD_HUGE_PAGE);
+        munmap(block, size);
+        block = mmap(hint, size, protection, flags, -1, 0);
+        if (block == MAP_FAILED)
+            return NULL;
+    }
+    if ((uintptr_t)block % FLATRECORD_HUGE_PAGE) {
+        /* Else map one huge page more and trim both ends. */
         char *wide, *aligned;
         size_t head, page = 4096, kept = (size + page - 1) / page * page;
         if (size > SIZE_MAX - FLATRECORD_HUGE_PAGE - page)
@@ -69,6 +83,39 @@ static inline void flatrecord_unmap(void *block, size_t size)
 #else
     (void)size;
     free(block);
+#endif
+}
+
+/* Whether the system gives huge pages to those who ask for them; where it cannot be known, yes. */
+static inline int flatrecord_has_huge_pages(void)
+{
+    int found = 1;
+#ifdef __linux__
+    char text[64] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (file == NULL)
+        return 0; /* a kernel that was built without them */
+    if (fgets(text, sizeof text, file) != NULL && strstr(text, "[never]") != NULL)
+        found = 0;
+    fclose(file);
+#ifdef PR_GET_THP_DISABLE
+    if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1)
+        found = 0;
+#endif
+#endif
+    return found;
+}
+
+/* Give pages to the part of a block that has none, all at once: one fault costs more than such a page. */
+static inline void flatrecord_populate(void *block, size_t size)
+{
+#ifdef __linux__
+    const uintptr_t page = 4096, start = ((uintptr_t)block + page - 1) / page * page, end = ((uintptr_t)block + size) / page * page;
+    if (end > start)
+        madvise((void *)start, end - start, 23); /* MADV_POPULATE_WRITE: a kernel before 5.14 does not know it, and declines */
+#else
+    (void)block;
+    (void)size;
 #endif
 }
 

@@ -537,16 +537,16 @@ cdef int check_keep_input(keep_input) except -1:
 
 cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
     """Make the entries of a mapping or a list those of `record`, all or nothing."""
-    cdef list places
+    cdef list places, names
     cdef dict staged = {}
     check_copy(copy)
     check_keep_input(keep_input)
     if isinstance(source, (list, tuple)):
         places = list(range(len(source)))
-        names = map(str, places)
+        names = [str(i) for i in places]
     elif isinstance(source, Mapping):
         places = list(source)
-        names = places
+        names = places if all([type(key) is str for key in places]) else [checked_key(key) for key in places]
     else:
         raise TypeError(f"array_dict must be a mapping or a list of arrays, got {type_name(source)}{hint_for(source)}")
     if not keep_input and not hasattr(source, "__delitem__"):
@@ -554,15 +554,11 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
             f"keep_input=False takes the entries out of the input, which {type(source).__name__} does not allow: "
             "pass keep_input=True, or copy=False as well to share the memory"
         )
-    for name in names:
-        staged[checked_key(name)] = None
-    if len(staged) != len(places):
-        raise ValueError("two keys of the input are the same text")
     if isinstance(source, ParametersRecord):
         metadata = (<ParametersRecord> source).metadata
     else:
         metadata = deepcopy(getattr(source, "_metadata", None))
-    absorb(source, places, staged, keep_input, copy, record.values_class)
+    absorb(source, places, names, staged, keep_input, copy, record.values_class)
     with cython.critical_section(record):
         record.entries, record.metadata = staged, metadata
     return 0
