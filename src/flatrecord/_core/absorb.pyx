@@ -13,6 +13,7 @@ before the first entry leaves.
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject, PyObject_DelItem, PyObject_GetItem
+from cpython.ref cimport Py_INCREF
 
 from weakref import getweakrefcount
 
@@ -30,7 +31,10 @@ from .release cimport original_of
 
 cdef extern from "Python.h":
     # With plain pointers, which nobody has to hand back.
+    void PyObject_GC_UnTrack(object value)
     bint PyDict_Next(object dictionary, Py_ssize_t *position, PyObject **key, PyObject **value)
+    PyObject *PyList_GetItem(object values, Py_ssize_t i) except NULL
+    int PyList_SetItem(object values, Py_ssize_t i, PyObject *value) except -1  # takes over the reference to `value`
 
 cnp.import_array()
 
@@ -68,20 +72,25 @@ cdef int absorb(source, list places, list names, dict staged, bint keep_input, c
     cdef Intake intake = Intake.__new__(Intake)
     cdef Py_ssize_t i = len(places)
     cdef object value = None
-    cdef bint left = True
+    cdef bint left = True, out = False
     intake.names, intake.staged, intake.keep_input, intake.copy, intake.array_class = names, staged, keep_input, copy, array_class
-    intake.arrays, intake.originals, intake.adapters = [None] * i, [None] * i, [None] * i
+    intake.arrays, intake.originals, intake.adapters = nones(i), None, {}
     intake.shared, intake.duplicates = {}, []
     # What these give out is the one reference that they have, and not an object made for the purpose.
     intake.references = 1 + keep_input if type(source) is dict or type(source) is list else 0
     intake.check(source, places)
     try:
+        out = intake.move_out(source, places)
         while i > 0:
             i -= 1
             intake.at, left = i, False
-            value = PyObject_GetItem(source, places[i])
-            if not keep_input:
-                PyObject_DelItem(source, places[i])
+            if out:
+                value = item_of(intake.originals, i)
+                put(intake.originals, i, None)
+            else:
+                value = PyObject_GetItem(source, item_of(places, i))
+                if not keep_input:
+                    PyObject_DelItem(source, item_of(places, i))
             left = True
             intake.admit(value)
             value = None
@@ -103,7 +112,7 @@ cdef int absorb(source, list places, list names, dict staged, bint keep_input, c
             if left and value is not None:
                 intake.originals[i] = value
             value = None
-            intake.put_back(source, places, i if left else i + 1, error)
+            intake.put_back(source, places, 0 if out else i if left else i + 1, error)
         add_name(error, intake.names[intake.at])
         raise
     return 0
@@ -120,32 +129,53 @@ cdef class Intake:
     cdef object copy
     cdef type array_class
     cdef Py_ssize_t at  # the place that is being handled, for messages
-    cdef list originals  # by place: what goes back as it is, because it costs nothing to keep
-    cdef list adapters  # by place: who can make a value that was copied and let go again; None for ndarrays
+    cdef list originals  # by place: what goes back as it is, because its turn has not come or it costs nothing to keep
+    cdef dict adapters  # place -> who can make a value that was copied and let go again; not of ndarrays
     cdef dict shared  # what values that share memory have in common -> their places
     cdef list duplicates  # the places of Arrays that are to be copied
 
     cdef int check(self, source, list places) except -1:
         """Raise if a value cannot become an entry, naming the key, and make empty Arrays for those of ndarrays."""
-        cdef PyObject *key
-        cdef PyObject *value
-        cdef Py_ssize_t position = 0
-        cdef bint plain = type(source) is dict
+        cdef bint at_once
+        cdef Py_ssize_t i
+        self.originals = values_of(source, places)
+        at_once = self.originals is not None
+        if not at_once:
+            self.originals = nones(len(places))
         try:
             for self.at in range(len(places)):
-                # Not to be looked up one by one; unless what an adapter does has changed the dict.
-                plain = plain and PyDict_Next(source, &position, &key, &value)
-                if plain and key == <PyObject *> places[self.at]:
-                    self.enter(self.at, self.checked(<object> value))
-                else:
-                    self.enter(self.at, self.checked(PyObject_GetItem(source, places[self.at])))
+                value = item_of(self.originals, self.at) if at_once else PyObject_GetItem(source, item_of(places, self.at))
+                put(self.arrays, self.at, self.checked(value))
                 check_signals(self.at)
         except Exception as error:
             add_name(error, self.names[self.at])
             raise
+        for i in range(len(places)):
+            self.staged[item_of(self.names, i)] = item_of(self.arrays, i)
         if len(self.staged) != len(places):
             raise ValueError("two keys of the input are the same text")
         return 0
+
+    cdef bint move_out(self, source, list places) except -1:
+        """Let all values of a dict leave it, if they are still those that were checked, and say whether they have.
+
+        To delete them one by one takes longer than all the rest. Each is let go of before the next is handled in any case.
+        """
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef Py_ssize_t position = 0, i = 0
+        if type(source) is not dict:
+            return False
+        while PyDict_Next(source, &position, &key, &value):
+            if i == len(places) or key != PyList_GetItem(places, i) or value != PyList_GetItem(self.originals, i):
+                break
+            i += 1
+        if i < len(places) or i < len(source):
+            self.originals = nones(len(places))
+            return False
+        if not self.keep_input:
+            source.clear()
+        return True
 
     cdef Array checked(self, value):
         if isinstance(value, ndarray):
@@ -159,8 +189,8 @@ cdef class Intake:
         return None
 
     cdef int enter(self, Py_ssize_t i, Array array) except -1:
-        self.arrays[i] = array
-        self.staged[self.names[i]] = array
+        put(self.arrays, i, array)
+        self.staged[item_of(self.names, i)] = array
         return 0
 
     cdef int admit(self, value) except -1:
@@ -238,17 +268,18 @@ cdef class Intake:
 
         The value itself is kept for the case of a failure if its memory lives on, so that it costs nothing.
         """
-        cdef Array empty = self.arrays[self.at]
+        cdef Array empty = item_of(self.arrays, self.at)
         if empty is None:
             empty = shell_of(self.array_class, checked_header(array))
             self.enter(self.at, empty)
         # It was looked at before others were handled, which may have taken long.
         give_payload(empty, empty.header if is_header_of(empty.header, array) else checked_header(array), payload)
         if lives_on or payload.ownership == BORROWED:
-            self.originals[self.at] = value
+            put(self.originals, self.at, value)
         else:
-            self.originals[self.at] = None
-            self.adapters[self.at] = adapter
+            put(self.originals, self.at, None)
+            if adapter is not None:
+                self.adapters[self.at] = adapter
         return 0
 
     cdef int admit_held(self, Py_ssize_t i) except -1:
@@ -343,9 +374,9 @@ cdef class Intake:
             value = self.originals[i]
             if value is None and array is not None:
                 try:
-                    if (<Array> array).payload.ownership == SNAPSHOT or self.adapters[i] is not None:
+                    if (<Array> array).payload.ownership == SNAPSHOT or i in self.adapters:
                         rebuilt.append(self.names[i])
-                    value = original_of(<Array> array, None if self.adapters[i] is None else self.adapters[i].Form())
+                    value = original_of(<Array> array, self.adapters[i].Form() if i in self.adapters else None)
                 except MemoryError:
                     value = array
             array = None
@@ -354,6 +385,39 @@ cdef class Intake:
                 refused.append((places[i], value))
         report(error, refused, rebuilt)
         return 0
+
+
+cdef list nones(Py_ssize_t count):
+    """A list of so many None, at which the garbage collector does not look."""
+    cdef list values = [None] * count
+    PyObject_GC_UnTrack(values)
+    return values
+
+
+cdef list values_of(source, list places):
+    """The values of a plain dict in the order of its keys; None for any other container."""
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Py_ssize_t position = 0, i = 0
+    cdef list values
+    if type(source) is not dict:
+        return None
+    values = nones(len(places))
+    while i < len(places) and PyDict_Next(source, &position, &key, &value):
+        put(values, i, <object> value)
+        i += 1
+    return values
+
+
+# Cython goes by way of a Python int where the API is limited.
+cdef inline object item_of(list values, Py_ssize_t i):
+    return <object> PyList_GetItem(values, i)
+
+
+cdef inline int put(list values, Py_ssize_t i, value) except -1:
+    Py_INCREF(value)
+    PyList_SetItem(values, i, <PyObject *> value)
+    return 0
 
 
 cdef bint stands_alone(Array array):

@@ -450,6 +450,14 @@ cdef inline str checked_key(key):
     return exact_str(key)
 
 
+cdef list plain_names(list keys):
+    """The keys as plain `str`: the same list, where they are that."""
+    for key in keys:
+        if type(key) is not str:
+            return [checked_key(key) for key in keys]
+    return keys
+
+
 cdef inline Array checked_array(ParametersRecord record, key, value):
     """`value` as an Array of the record's own class, on the same memory."""
     if type(value) is record.values_class:
@@ -546,7 +554,7 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
         names = [str(i) for i in places]
     elif isinstance(source, Mapping):
         places = list(source)
-        names = places if all([type(key) is str for key in places]) else [checked_key(key) for key in places]
+        names = plain_names(places)
     else:
         raise TypeError(f"array_dict must be a mapping or a list of arrays, got {type_name(source)}{hint_for(source)}")
     if not keep_input and not hasattr(source, "__delitem__"):
