@@ -11,6 +11,7 @@ Undoing a failure allocates as little as it can: whatever needs memory, a hash o
 before the first entry leaves.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject, PyObject_DelItem, PyObject_GetItem
 from cpython.ref cimport Py_INCREF
@@ -20,7 +21,8 @@ from weakref import getweakrefcount
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, checked_header, give_payload, header_to_be, is_immutable, made_of, recast, shell_of
+from .array cimport Array, checked_header, extent_of, give_memory, header_to_be, is_immutable, made_of, ownership_of
+from .array cimport payload_of, recast, shell_of
 from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport Memory, adapter_of
@@ -166,16 +168,18 @@ cdef class Intake:
         cdef Py_ssize_t position = 0, i = 0
         if type(source) is not dict:
             return False
-        while PyDict_Next(source, &position, &key, &value):
-            if i == len(places) or key != PyList_GetItem(places, i) or value != PyList_GetItem(self.originals, i):
-                break
-            i += 1
-        if i < len(places) or i < len(source):
-            self.originals = nones(len(places))
-            return False
-        if not self.keep_input:
-            source.clear()
-        return True
+        with cython.critical_section(source):
+            while PyDict_Next(source, &position, &key, &value):
+                if i == len(places) or key != PyList_GetItem(places, i) or value != PyList_GetItem(self.originals, i):
+                    i = -1
+                    break
+                i += 1
+            if i == len(places):
+                if not self.keep_input:
+                    source.clear()
+                return True
+        self.originals = nones(len(places))
+        return False
 
     cdef Array checked(self, value):
         if isinstance(value, ndarray):
@@ -198,11 +202,11 @@ cdef class Intake:
         cdef Trail trail
         cdef Holder holder
         cdef object memory = None, adapter, array
-        cdef Buffer payload
+        cdef object payload
         if isinstance(value, Array):
             return self.admit_array(<Array> value)
         adapter = None if isinstance(value, ndarray) else adapter_of(value)
-        if adapter is None and is_lone(value, self.references):
+        if adapter is None and is_lone(<PyObject *> value, self.references):
             holder, trail.root, trail.nbytes = SOLE, <PyObject *> value, cnp.PyArray_NBYTES(value)
         elif adapter is None:
             holder = follow(<PyObject *> value, 0, None, &trail)
@@ -224,9 +228,9 @@ cdef class Intake:
         if adapter.converts(value):
             return self.stage(value, adapter, array, admit_converted(array), (<Memory> memory).elsewhere)
         payload = admit_ndarray(array, self.copy, not self.keep_input, holder, &trail)
-        if payload.ownership == BORROWED:
+        if ownership_of(payload) == BORROWED:
             memory.stay()
-        return self.stage(value, adapter, array, payload, holder == IMMUTABLE or payload.ownership == TAKEN)
+        return self.stage(value, adapter, array, payload, holder == IMMUTABLE or ownership_of(payload) == TAKEN)
 
     cdef int admit_array(self, Array value) except -1:
         # Immutable, so that its new holder and all others may share it; duplicated is only what the caller
@@ -237,7 +241,7 @@ cdef class Intake:
                 self.originals[self.at] = value
                 self.duplicates.append(self.at)
                 return 0
-            array = made_of(type(value), value.header, duplicate(value.payload, 0), value.listed)
+            array = made_of(type(value), value.header, duplicate(payload_of(value), 0), value.listed)
         # An equal copy goes back after a failure, so that no entry is there twice.
         self.originals[self.at] = array
         return self.enter(self.at, recast(array, self.array_class))
@@ -246,12 +250,13 @@ cdef class Intake:
         """Copy the Arrays that are to be copied, all at once, because some may be tied."""
         cdef list pointers = [], sizes = []
         cdef Py_ssize_t j = 0
+        cdef char *pointer
         cdef Array array
         self.duplicates.reverse()
         for i in self.duplicates:
             array = self.originals[i]
-            pointers.append(<size_t> array.payload.pointer)
-            sizes.append(array.payload.nbytes)
+            sizes.append(extent_of(array, &pointer))
+            pointers.append(<size_t> pointer)
         try:
             buffers = copies(pointers, sizes, &j)
         except BaseException:
@@ -263,8 +268,8 @@ cdef class Intake:
             self.enter(i, made_of(cls, array.header, buffer, array.listed))
         return 0
 
-    cdef int stage(self, value, adapter, ndarray array, Buffer payload, bint lives_on) except -1:
-        """Enter the Array of the place in hand: the elements of `array` in `payload`.
+    cdef int stage(self, value, adapter, ndarray array, payload, bint lives_on) except -1:
+        """Enter the Array of the place in hand: the elements of `array` in `payload`, which `admit_ndarray` made of it.
 
         The value itself is kept for the case of a failure if its memory lives on, so that it costs nothing.
         """
@@ -273,8 +278,8 @@ cdef class Intake:
             empty = shell_of(self.array_class, checked_header(array))
             self.enter(self.at, empty)
         # It was looked at before others were handled, which may have taken long.
-        give_payload(empty, empty.header if is_header_of(empty.header, array) else checked_header(array), payload)
-        if lives_on or payload.ownership == BORROWED:
+        give_memory(empty, empty.header if is_header_of(empty.header, array) else checked_header(array), payload)
+        if lives_on or ownership_of(payload) == BORROWED:
             put(self.originals, self.at, value)
         else:
             put(self.originals, self.at, None)
@@ -355,7 +360,7 @@ cdef class Intake:
             if adapters[j] is not None and adapters[j].converts(value):
                 lives_on = (<Memory> memories[j]).elsewhere
             else:
-                lives_on = holder == SEEN or (<Buffer> payloads[j]).ownership == TAKEN
+                lives_on = holder == SEEN or ownership_of(payloads[j]) == TAKEN
             self.stage(value, adapters[j], arrays[j], payloads[j], lives_on)
         return 0
 
@@ -374,7 +379,7 @@ cdef class Intake:
             value = self.originals[i]
             if value is None and array is not None:
                 try:
-                    if (<Array> array).payload.ownership == SNAPSHOT or i in self.adapters:
+                    if ownership_of((<Array> array).memory) == SNAPSHOT or i in self.adapters:
                         rebuilt.append(self.names[i])
                     value = original_of(<Array> array, self.adapters[i].Form() if i in self.adapters else None)
                 except MemoryError:
@@ -395,7 +400,7 @@ cdef list nones(Py_ssize_t count):
 
 
 cdef list values_of(source, list places):
-    """The values of a plain dict in the order of its keys; None for any other container."""
+    """The values of a plain dict in the order of `places`, its keys; None for any other container, and if the keys have changed."""
     cdef PyObject *key
     cdef PyObject *value
     cdef Py_ssize_t position = 0, i = 0
@@ -403,10 +408,13 @@ cdef list values_of(source, list places):
     if type(source) is not dict:
         return None
     values = nones(len(places))
-    while i < len(places) and PyDict_Next(source, &position, &key, &value):
-        put(values, i, <object> value)
-        i += 1
-    return values
+    with cython.critical_section(source):
+        while PyDict_Next(source, &position, &key, &value):
+            if i == len(places) or key != PyList_GetItem(places, i):
+                return None
+            put(values, i, <object> value)
+            i += 1
+    return values if i == len(places) else None
 
 
 # Cython goes by way of a Python int where the API is limited.
@@ -422,19 +430,15 @@ cdef inline int put(list values, Py_ssize_t i, value) except -1:
 
 cdef bint stands_alone(Array array):
     """Whether surely no other Array shows the memory of `array`."""
-    if not is_sole(<PyObject *> array.payload):
+    if type(array.memory) is not Buffer:
+        return is_lone(<PyObject *> array.memory, 1)
+    if not is_sole(<PyObject *> array.memory):
         return False
-    if array.payload.owner is None:
-        return True
-    return (
-        isinstance(array.payload.owner, ndarray)
-        and is_sole(<PyObject *> array.payload.owner)
-        and array.payload.owner.base is None
-    )
+    return (<Buffer> array.memory).owner is None or is_lone(<PyObject *> (<Buffer> array.memory).owner, 1)
 
 
-cdef Buffer admit_converted(ndarray array):
-    """The Buffer of an ndarray whose memory was made for it, and which nobody else has."""
+cdef object admit_converted(ndarray array):
+    """What `admit_ndarray` makes of an ndarray whose memory was made for it, and which nobody else has."""
     cdef Trail trail
     cdef Holder holder = follow(<PyObject *> array, 0, None, &trail)
     return admit_ndarray(array, None, True, holder, &trail)

@@ -2,20 +2,26 @@
 
 from numpy cimport ndarray
 
-from .buffer cimport Buffer
+from .buffer cimport Buffer, Ownership
 from .npy cimport Header
 
 
 cdef class Array:
     cdef Header header  # shared with arrays that are alike; never None
-    cdef Buffer payload  # never None, shared with tied arrays; immutable but for borrowed memory
+    # The payload. A Buffer, shared with tied arrays; or an ndarray that was taken and has memory of its own, around which
+    # a Buffer is put only when somebody asks for it. Never None; immutable but for borrowed memory.
+    cdef object memory
     cdef bint listed  # `shape` reads back as a list, as it was given
     cdef object __weakref__
 
 
-cdef Array made_of(type cls, Header header, Buffer payload, bint listed)
+cdef Buffer payload_of(Array array)
+cdef Ownership ownership_of(memory) noexcept
+cdef Py_ssize_t extent_of(Array array, char **pointer) noexcept
+cdef Py_ssize_t serialized_length(Array array) except -1
+cdef Array made_of(type cls, Header header, memory, bint listed)
 cdef Array shell_of(type cls, Header header)
-cdef int give_payload(Array array, Header header, Buffer payload) except -1
+cdef int give_memory(Array array, Header header, memory) except -1
 cdef Array recast(Array array, cls)
 cdef bint is_immutable(Array array)
 cdef Buffer given_up(Buffer copied)

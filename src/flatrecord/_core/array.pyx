@@ -18,11 +18,11 @@ from .segments import cut
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .buffer cimport BORROWED, SHARED, Buffer, allocate, duplicate, joined
+from .buffer cimport BORROWED, SHARED, TAKEN, Buffer, Ownership, allocate, duplicate, joined
 from .foreign cimport adapter_of
-from .holders cimport Holder, Trail, follow
+from .holders cimport SEEN, Holder, Trail, follow
 from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header
-from .ownership cimport admit_exporter, admit_ndarray, is_contiguous
+from .ownership cimport admit_exporter, admit_ndarray, buffer_on, is_contiguous
 from .segments cimport equal
 from .views cimport ndarray_over, view_over
 
@@ -105,7 +105,7 @@ cdef class Array:
 
     def __cinit__(self):
         self.header = NO_HEADER
-        self.payload = NO_PAYLOAD
+        self.memory = NO_PAYLOAD
 
     def __init__(self, dtype=None, shape=None, stype=None, data=None, *, ndarray=None, copy=None):
         if self.header is not NO_HEADER:
@@ -128,9 +128,10 @@ cdef class Array:
                 )
         if data is None:
             raise TypeError("Array takes an ndarray, a torch tensor, or dtype, shape, stype and data: data is missing")
-        self.payload = admit_exporter(data, copy)
+        self.memory = admit_exporter(data, copy)
         self.header = header_of_fields(exact_str(dtype), checked_shape(shape), exact_str(stype))
         self.listed = isinstance(shape, list)
+        rest(self)
 
     @classmethod
     @cython.binding(True)  # the limited API has no classmethod for plain method descriptors
@@ -194,14 +195,15 @@ cdef class Array:
         For a NumPy array what ``numpy.save(..., allow_pickle=False)`` writes. The object that was
         given, if that was `bytes`; else made anew each time, which costs a copy of the array.
         """
-        if not self.header.preamble and PyBytes_CheckExact(self.payload.owner) and len(self.payload.owner) == self.payload.nbytes:
-            return self.payload.owner
-        return joined(self.header.preamble, self.payload)
+        cdef Buffer payload = payload_of(self)
+        if not self.header.preamble and PyBytes_CheckExact(payload.owner) and len(payload.owner) == payload.nbytes:
+            return payload.owner
+        return joined(self.header.preamble, payload)
 
     @property
     def nbytes(self):
         """int: length of `data` in bytes, without making it."""
-        return len(self.header.preamble) + self.payload.nbytes
+        return serialized_length(self)
 
     @property
     def ownership(self):
@@ -210,7 +212,7 @@ cdef class Array:
         ``taken`` from its sole holder without a copy, a ``snapshot`` of memory that somebody else
         could write to, ``borrowed`` by ``copy=False``, or ``shared`` because it is immutable.
         """
-        return OWNERSHIP[<int> self.payload.ownership]
+        return OWNERSHIP[<int> ownership_of(self.memory)]
 
     def segments(self):
         """The two parts of the serialized form.
@@ -221,7 +223,7 @@ cdef class Array:
             Header and payload, read-only, one-dimensional, of bytes. No copy. The header is empty
             where `data` was given and holds its own.
         """
-        return memoryview(self.header.preamble), memoryview(self.payload)
+        return memoryview(self.header.preamble), memoryview(payload_of(self))
 
     def chunks(self, size=5242880):
         """Iterate over the serialized form without joining it.
@@ -313,8 +315,8 @@ cdef class Array:
         cdef Py_ssize_t offset
         cdef Header header = readable_header(self, &offset)
         if copy is not True:
-            return view_over(None, header, self.payload, offset, False)
-        return view_over(None, header, given_up(duplicate(self.payload, offset)), 0, True)
+            return view_over(None, header, payload_of(self), offset, False)
+        return view_over(None, header, given_up(duplicate(payload_of(self), offset)), 0, True)
 
     def torch(self, copy=None):
         """The array as a torch tensor.
@@ -345,8 +347,8 @@ cdef class Array:
         cdef object form = adapter("torch").Form()
         form.check(header.descr)
         if copy is not True:
-            return view_over(form, header, self.payload, offset, False)
-        return view_over(form, header, given_up(duplicate(self.payload, offset)), 0, True)
+            return view_over(form, header, payload_of(self), offset, False)
+        return view_over(form, header, given_up(duplicate(payload_of(self), offset)), 0, True)
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(False), dtype=dtype, copy=copy)
@@ -392,7 +394,7 @@ cdef class Array:
         return self
 
     def __deepcopy__(self, memo):
-        other = made_of(type(self), self.header, deepcopy(self.payload, memo), self.listed)
+        other = made_of(type(self), self.header, deepcopy(payload_of(self), memo), self.listed)
         if hasattr(self, "__dict__"):  # of a subclass
             other.__dict__.update(deepcopy(self.__dict__, memo))
         return other
@@ -400,7 +402,7 @@ cdef class Array:
     def __reduce_ex__(self, protocol):
         header = self.header
         # A Buffer, which pickle writes once, under however many names it is.
-        fields = type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, self.payload
+        fields = type(self), header.dtype, header.shape, self.listed, header.stype, header.preamble, payload_of(self)
         return _rebuild, fields, getattr(self, "__dict__", None)  # of a subclass
 
 
@@ -490,35 +492,68 @@ cdef Header header_to_be(ndarray value, copy):
     return header
 
 
-cdef Array made_of(type cls, Header header, Buffer payload, bint listed):
+cdef Buffer payload_of(Array array):
+    """The Buffer of an Array's memory. From now on it is that which has the ndarray."""
+    with cython.critical_section(array):
+        if type(array.memory) is not Buffer:
+            array.memory = buffer_on(<ndarray?> array.memory)
+        return <Buffer> array.memory
+
+
+cdef Ownership ownership_of(memory) noexcept:
+    return (<Buffer> memory).ownership if type(memory) is Buffer else TAKEN
+
+
+cdef Py_ssize_t extent_of(Array array, char **pointer) noexcept:
+    """Where the payload begins, and its length in bytes."""
+    cdef object memory = array.memory
+    if type(memory) is Buffer:
+        pointer[0] = (<Buffer> memory).pointer
+        return (<Buffer> memory).nbytes
+    pointer[0] = cnp.PyArray_BYTES(<ndarray> memory)
+    return cnp.PyArray_NBYTES(<ndarray> memory)
+
+
+cdef Py_ssize_t serialized_length(Array array) except -1:
+    """What `Array.nbytes` says."""
+    cdef char *pointer
+    return len(array.header.preamble) + extent_of(array, &pointer)
+
+
+cdef Array made_of(type cls, Header header, memory, bint listed):
+    """An Array of the class `cls`, with a Buffer, or an ndarray that `admit_ndarray` took, for its memory."""
     cdef Array array = Array.__new__(Array) if cls is Array else cls.__new__(cls)
     if array.header is not NO_HEADER:
         raise TypeError(f"{cls.__name__}.__new__ returned an Array that is in use")
-    array.header = header
-    array.payload = payload
     array.listed = listed
+    give_memory(array, header, memory)
     return array
 
 
 cdef Array shell_of(type cls, Header header):
-    """An Array whose payload is still to come, by `give_payload`."""
-    cdef Array array = made_of(cls, header, NO_PAYLOAD, False)
-    if cls is Array:
-        PyObject_GC_UnTrack(array)
-    return array
+    """An Array whose memory is still to come, by `give_memory`."""
+    return made_of(cls, header, NO_PAYLOAD, False)
 
 
-cdef int give_payload(Array array, Header header, Buffer payload) except -1:
-    """Fill a shell. The garbage collector need not look at what leads to nothing that it could free."""
-    array.header, array.payload = header, payload
-    if PyObject_GC_IsTracked(payload) and not PyObject_GC_IsTracked(array):
-        PyObject_GC_Track(array)
+cdef int give_memory(Array array, Header header, memory) except -1:
+    array.header, array.memory = header, memory
+    rest(array)
     return 0
+
+
+cdef inline void rest(Array array) noexcept:
+    """Let the garbage collector pass an Array by if its memory leads to nothing that could lead back to it."""
+    if type(array) is not Array:
+        return
+    if not PyObject_GC_IsTracked(array.memory):
+        PyObject_GC_UnTrack(array)
+    elif not PyObject_GC_IsTracked(array):
+        PyObject_GC_Track(array)
 
 
 cdef Array recast(Array array, cls):
     """`array` as an instance of `cls`, on the same memory; itself if it is one."""
-    return array if isinstance(array, cls) else made_of(cls, array.header, array.payload, array.listed)
+    return array if isinstance(array, cls) else made_of(cls, array.header, payload_of(array), array.listed)
 
 
 cdef int fill_from(Array array, value, copy) except -1:
@@ -536,18 +571,20 @@ cdef int fill_from(Array array, value, copy) except -1:
         memory = adapter.memory_of(value)
         shown = adapter.expose(value, memory)
     cdef Header header = checked_header(shown)
-    holder = follow(<PyObject *> shown, 0, None, &trail)
+    if not converted and cnp.PyArray_BASE(shown) == NULL:
+        holder, trail.root = SEEN, <PyObject *> shown  # by the caller; no need to ask whether it is immutable
+    else:
+        holder = follow(<PyObject *> shown, 0, None, &trail)
     # What had to be converted is a copy already, that nobody else has.
-    array.payload = admit_ndarray(shown, None if converted else copy, converted, holder, &trail)
-    array.header = header
-    if memory is not None and array.payload.ownership == BORROWED:
+    give_memory(array, header, admit_ndarray(shown, None if converted else copy, converted, holder, &trail))
+    if memory is not None and ownership_of(array.memory) == BORROWED:
         memory.stay()
     return 0
 
 
 cdef bint is_immutable(Array array):
     """Whether nobody at all can write to the memory of `array`."""
-    return array.payload.ownership == SHARED
+    return ownership_of(array.memory) == SHARED
 
 
 cdef Header readable_header(Array array, Py_ssize_t *offset):
@@ -558,7 +595,8 @@ cdef Header readable_header(Array array, Py_ssize_t *offset):
         return header
     if header.stype != NUMPY_STYPE:
         raise TypeError(f"stype {header.stype!r} cannot be read as a NumPy array, only {NUMPY_STYPE!r} can")
-    header = parse_header(array.payload.pointer, array.payload.nbytes, 0, array.header.dtype, offset)
+    cdef Buffer payload = payload_of(array)
+    header = parse_header(payload.pointer, payload.nbytes, 0, array.header.dtype, offset)
     if not array.header.dtype and not array.header.shape:
         return header  # it does not say: so those that Flower's compatibility layer makes
     if header.shape != array.header.shape:
@@ -583,9 +621,9 @@ cdef Buffer given_up(Buffer copied):
 
 
 cdef int let_go(Array array) noexcept:
-    """Empty `array` if it has surrendered its memory, so that whoever still reaches it finds nothing."""
-    if array.payload.surrendered:
-        array.header, array.payload = NO_HEADER, NO_PAYLOAD
+    """Empty `array` if it has surrendered its memory, or has given its ndarray away, so that whoever still reaches it finds nothing."""
+    if type(array.memory) is not Buffer or (<Buffer> array.memory).surrendered:
+        array.header, array.memory = NO_HEADER, NO_PAYLOAD
     return 0
 
 
@@ -593,4 +631,4 @@ cdef bint same(Array left, Array right) except -1:
     """Whether all four fields agree."""
     if left.dtype != right.dtype or left.stype != right.stype or left.header.shape != right.header.shape:
         return False
-    return equal(left.header.preamble, left.payload, right.header.preamble, right.payload)
+    return equal(left.header.preamble, payload_of(left), right.header.preamble, payload_of(right))

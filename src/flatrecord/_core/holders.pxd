@@ -17,7 +17,7 @@ cdef struct Trail:
 
 
 cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *trail) except *
-cdef bint is_lone(ndarray array, Py_ssize_t references)
+cdef bint is_lone(PyObject *value, Py_ssize_t references)
 cdef int account(PyObject *start, dict accounted) except -1
 cdef object key_of(Trail *trail)
 cdef object immutable_owner(value)

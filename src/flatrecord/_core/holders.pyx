@@ -174,17 +174,17 @@ cdef Holder follow(PyObject *start, Py_ssize_t tenants, dict accounted, Trail *t
     return SOLE if trail.known else UNKNOWN
 
 
-cdef bint is_lone(ndarray array, Py_ssize_t references):
-    """Whether `array` has memory of its own and no more than so many `references`, all known: then nobody else has any.
+cdef bint is_lone(PyObject *value, Py_ssize_t references):
+    """Whether `value` is an ndarray that has memory of its own and no more than so many `references`, all known: then nobody else has any.
 
     What `follow` would find, for the usual case.
     """
     return (
-        type(array) is NDARRAY
-        and flatrecord_has_references(<PyObject *> array, references)
-        and cnp.PyArray_BASE(array) == NULL
-        and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA)
-        and not flatrecord_has_weak_references(array)
+        flatrecord_has_references(value, references)
+        and type(<object> value) is NDARRAY
+        and cnp.PyArray_BASE(<ndarray> value) == NULL
+        and cnp.PyArray_CHKFLAGS(<ndarray> value, cnp.NPY_ARRAY_OWNDATA)
+        and not flatrecord_has_weak_references(<ndarray> value)
     )
 
 

@@ -11,8 +11,14 @@ cdef class Header:
     cdef readonly bint fortran_order
     cdef readonly object descr  # np.dtype; None where the payload has not been parsed
     cdef readonly bytes preamble  # what `.npy` puts before the payload; empty where the payload holds its own
-    cdef int ndim  # of what is in the table of written headers; its sizes, as far as there is room, stand in `sizes`
+    # For most headers, what NumPy needs of `descr` and `shape`, so that nobody has to ask them: the number of axes, and the
+    # sizes of the first four. -1 where the dtype has fields or no bytes, and where nobody has needed this yet.
+    cdef int ndim
     cdef Py_ssize_t sizes[4]
+
+
+cdef enum:
+    KEPT_SIZES = 4  # the length of Header.sizes
 
 
 cdef object private_dtype(descr)

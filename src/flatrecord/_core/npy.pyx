@@ -20,6 +20,7 @@ from numpy cimport ndarray
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
+    PyObject *PyList_GetItem(object values, Py_ssize_t i) except NULL
 
 cnp.import_array()
 
@@ -33,7 +34,6 @@ cdef enum:
     ALIGNMENT = 64  # of the payload in the file
     GROWTH_DIGITS = 21  # room that numpy.save leaves for an axis that grows when appended to
     SLOTS = 1024  # of the cache of written headers
-    KEPT_SIZES = 4  # the length of Header.sizes
 
 
 cdef class Header:
@@ -96,7 +96,7 @@ cdef Header header_of_ndarray(ndarray array):
         If the dtype holds Python objects or cannot be written without pickle.
     """
     cdef Py_ssize_t slot = slot_of(array)
-    cdef object known = _written[slot]
+    cdef object known = <object> PyList_GetItem(_written, slot)  # Cython would go by way of a Python int
     cdef Header header
     cdef int axis
     if known is not None and is_header_of(<Header> known, array):
@@ -108,7 +108,7 @@ cdef Header header_of_ndarray(ndarray array):
     header.stype = NUMPY_STYPE
     header.fortran_order = is_said_to_be_fortran(array)
     header.preamble = write_preamble(header)
-    if header.descr.names is None:
+    if header.descr.names is None and header.descr.itemsize > 0:
         header.ndim = cnp.PyArray_NDIM(array)
         for axis in range(min(header.ndim, <int> KEPT_SIZES)):
             header.sizes[axis] = cnp.PyArray_DIM(array, axis)

@@ -60,7 +60,7 @@ cdef bint may_take(Py_ssize_t nbytes, Trail *trail):
     return nbytes >= trail.nbytes // 2
 
 
-cdef Buffer admit_ndarray(ndarray array, copy, bint popped, Holder holder, Trail *trail):
+cdef object admit_ndarray(ndarray array, copy, bint popped, Holder holder, Trail *trail):
     """Decide for the memory of one ndarray.
 
     Parameters
@@ -72,6 +72,11 @@ cdef Buffer admit_ndarray(ndarray array, copy, bint popped, Holder holder, Trail
         container had.
     holder, trail
         What `follow` found.
+
+    Returns
+    -------
+    Buffer or ndarray
+        `array` itself where it was taken and has memory of its own: it stands for the Buffer that `buffer_on` makes.
 
     Raises
     ------
@@ -92,15 +97,15 @@ cdef Buffer admit_ndarray(ndarray array, copy, bint popped, Holder holder, Trail
         # A memoryview keeps anyone from closing the mapping.
         return hold(PyMemoryView_FromObject(<object> trail.root) if is_mapping(trail) else array, pointer, nbytes, BORROWED)
     if copy is None and popped and holder == SOLE and may_take(nbytes, trail):
-        return take(array)
+        return array if cnp.PyArray_BASE(array) == NULL else buffer_on(array)
     return snapshot(pointer, nbytes)
 
 
-cdef Buffer take(ndarray array):
-    """A Buffer on the memory of an ndarray that nobody else has."""
+cdef Buffer buffer_on(ndarray array):
+    """A Buffer on the memory of an ndarray that was taken."""
     cdef Buffer buffer = hold(array, cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array), TAKEN)
     if cnp.PyArray_BASE(array) == NULL:
-        PyObject_GC_UnTrack(buffer)  # an ndarray with memory of its own leads to nothing that could lead back
+        PyObject_GC_UnTrack(buffer)  # such an ndarray leads to nothing that could lead back
     return buffer
 
 
@@ -144,7 +149,7 @@ cdef list admit_group(list arrays, bint popped, Holder holder, Trail *trail, Py_
             array = arrays[i]
             key = <size_t> cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array)
             if key not in alike:
-                alike[key] = take(array)
+                alike[key] = buffer_on(array)
             results[i] = alike[key]
         return results
     try:

@@ -9,7 +9,7 @@ from math import prod
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, checked_header, given_up, made_of
+from .array cimport Array, checked_header, given_up, made_of, payload_of
 from .buffer cimport SHARED, Buffer, allocate, hold_exporter
 from .npy cimport Header, header_of_ndarray, parse_header, parse_preamble
 from .views cimport ndarray_over
@@ -102,7 +102,7 @@ def payload_offset(start not None, Py_ssize_t beyond, str dtype not None, tuple 
 
 def as_class(Array array not None, cls):
     """An Array of exactly the class `cls`, on the memory of `array`."""
-    return array if type(array) is cls else made_of(cls, array.header, array.payload, array.listed)
+    return array if type(array) is cls else made_of(cls, array.header, payload_of(array), array.listed)
 
 
 def header_of(ndarray value not None):

@@ -12,7 +12,7 @@ from numpy import ndarray
 from .foreign import adapter
 
 from .absorb cimport absorb
-from .array cimport Array, check_copy, exact_str, readable_header, recast
+from .array cimport Array, check_copy, exact_str, readable_header, recast, serialized_length
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport adapter_of
 from .npy cimport Header
@@ -271,7 +271,7 @@ cdef class ParametersRecord:
         cdef Py_ssize_t total = 0
         with cython.critical_section(self):
             for key, array in self.entries.items():
-                total += len(<str> key) + (<Array?> array).nbytes
+                total += len(<str> key) + serialized_length(<Array?> array)
         return total
 
     def count_memory(self):

@@ -13,10 +13,10 @@ from weakref import getweakrefcount
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, given_up, let_go, readable_header
+from .array cimport Array, extent_of, give_memory, given_up, let_go, payload_of, readable_header
 from .buffer cimport BORROWED, SHARED, Buffer, duplicate
 from .errors cimport add_name
-from .holders cimport SEEN, SOLE, Holder, Trail, account, follow, has_references, is_sole, item, key_of
+from .holders cimport SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
 from .npy cimport Header
 from .ownership cimport copies
 from .views cimport is_array_of, view_over
@@ -77,7 +77,7 @@ cdef list release(list names, list arrays, copy, form):
         for i in range(len(shells)):
             array = shells[i]
             if array is not None:
-                array.payload.surrendered = False
+                take_back(array)
                 arrays[i] = array
         add_name(error, names[at])
         raise
@@ -107,20 +107,29 @@ cdef object give_up(Array array, Py_ssize_t i, copy, form, dict shared):
     cdef Py_ssize_t offset
     cdef Trail trail
     cdef Header header = readable_header(array, &offset)
-    cdef Holder holder = follow(<PyObject *> array.payload, 0, None, &trail)
     # A weak reference can bring an Array back that its container has let go.
-    if not is_sole(<PyObject *> array) or not is_sole(<PyObject *> array.payload) or getweakrefcount(array) > 0 or holder == SEEN:
+    cdef bint sole = is_sole(<PyObject *> array) and getweakrefcount(array) == 0
+    cdef Buffer payload
+    cdef Holder holder
+    if sole and form is None and copy is not True and is_lone(<PyObject *> array.memory, 1) and is_array_of(array.memory, header):
+        cnp.PyArray_ENABLEFLAGS(<ndarray> array.memory, cnp.NPY_ARRAY_WRITEABLE)
+        return array.memory
+    payload_of(array)
+    holder = follow(<PyObject *> array.memory, 0, None, &trail)
+    if not sole or not is_sole(<PyObject *> array.memory) or holder == SEEN:
         shared.setdefault(key_of(&trail), []).append(i)
         return None
+    payload = <Buffer> array.memory
     if copy is not True and holder == SOLE:
-        array.payload.surrendered = True
-        return view_over(form, header, array.payload, offset, True)
+        payload.surrendered = True
+        return view_over(form, header, payload, offset, True)
     if copy is False:
         return borrowed_back(array, header, form)
-    if array.payload.ownership == BORROWED:
-        return view_over(form, header, given_up(duplicate(array.payload, offset)), 0, True)
-    become(array, header, offset, duplicate(array.payload, offset))
-    return view_over(form, array.header, array.payload, 0, True)
+    if payload.ownership == BORROWED:
+        return view_over(form, header, given_up(duplicate(payload, offset)), 0, True)
+    payload = duplicate(payload, offset)
+    become(array, header, offset, payload)
+    return view_over(form, array.header, payload, 0, True)
 
 
 cdef int give_up_together(list members, list shells, list results, copy, form, Py_ssize_t *at) except -1:
@@ -141,6 +150,7 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
     cdef bint free = True  # nobody else has the Arrays
     cdef Array array
     cdef Buffer buffer
+    cdef char *pointer
     at[0] = members[0]
     for i in members:
         counts[id(shells[i])] = counts.get(id(shells[i]), 0) + 1
@@ -150,22 +160,23 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
         known = counts[id(distinct[j])] + 1  # in `shells` and in `distinct`
         free = free and has_references(item(distinct, j), known) and getweakrefcount(distinct[j]) == 0
         array = distinct[j]
-        account(<PyObject *> array.payload, accounted)
+        payload_of(array)  # so that what follows finds it
+        account(<PyObject *> array.memory, accounted)
     for array in distinct:
-        holder = max(holder, follow(<PyObject *> array.payload, 0, accounted, &trail))
-        free = free and has_references(<PyObject *> array.payload, accounted[<size_t> <PyObject *> array.payload])
+        holder = max(holder, follow(<PyObject *> array.memory, 0, accounted, &trail))
+        free = free and has_references(<PyObject *> array.memory, accounted[<size_t> <PyObject *> array.memory])
     for array in distinct:
         header = readable_header(array, &offset)
         headers.append((header, offset))
-        pointers.append(<size_t> array.payload.pointer + offset)
-        sizes.append(array.payload.nbytes - offset)
+        sizes.append(extent_of(array, &pointer) - offset)
+        pointers.append(<size_t> pointer + offset)
     cdef dict places = {id(array): j for j, array in enumerate(distinct)}
     if copy is False and not (free and holder == SOLE):
         for i in members:
             at[0] = i
             results[i] = borrowed_back(shells[i], headers[places[id(shells[i])]][0], form)
         return 0
-    cdef list buffers = [array.payload for array in distinct]
+    cdef list buffers = [payload_of(array) for array in distinct]
     if copy is True or not (free and holder == SOLE):
         try:
             buffers = copies(pointers, sizes, &failed)
@@ -176,7 +187,7 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
         if free and holder != SEEN:
             for j in range(len(distinct)):
                 array = distinct[j]
-                become(array, headers[j][0], pointers[j] - <size_t> array.payload.pointer, buffers[j])
+                become(array, headers[j][0], pointers[j] - <size_t> payload_of(array).pointer, buffers[j])
     for buffer in buffers:
         given_up(buffer)
     for i in members:
@@ -188,10 +199,11 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
 
 cdef object borrowed_back(Array array, Header header, form):
     """A view on memory that its owner has shared by his own word; a ValueError if it is not such memory."""
-    cdef object owner = array.payload.owner
-    if array.payload.ownership == BORROWED and is_array_of(owner, header) and owner.flags.writeable:
-        return view_over(form, header, array.payload, 0, True)
-    reason = "the memory is immutable" if array.payload.ownership == SHARED else "the memory is still in use"
+    cdef Buffer payload = payload_of(array)
+    cdef object owner = payload.owner
+    if payload.ownership == BORROWED and is_array_of(owner, header) and owner.flags.writeable:
+        return view_over(form, header, payload, 0, True)
+    reason = "the memory is immutable" if payload.ownership == SHARED else "the memory is still in use"
     raise ValueError(f"copy=False, but {reason} and has to be copied")
 
 
@@ -201,9 +213,9 @@ cdef int become(Array array, Header header, Py_ssize_t offset, Buffer copied) ex
     What was received as one `bytes` takes no more than this one entry twice.
     """
     if offset > 0:  # `header` has just been parsed, and is nobody else's yet
-        header.preamble = array.payload.pointer[:offset]
+        header.preamble = payload_of(array).pointer[:offset]
         header.dtype = array.header.dtype  # in the words in which it was given
-    array.header, array.payload = header, given_up(copied)
+    give_memory(array, header, given_up(copied))
     return 0
 
 
@@ -216,6 +228,7 @@ cdef list show(list names, list arrays, copy, form):
         Whatever went wrong, naming the key.
     """
     cdef Py_ssize_t offset, at = 0
+    cdef char *pointer
     cdef list results = [], headers = [], pointers = [], sizes = []
     cdef Array array
     cdef Header header
@@ -224,11 +237,11 @@ cdef list show(list names, list arrays, copy, form):
             array = <Array?> arrays[at]
             header = readable_header(array, &offset)
             if copy is not True:
-                results.append(view_over(form, header, array.payload, offset, False))
+                results.append(view_over(form, header, payload_of(array), offset, False))
             else:
                 headers.append(header)
-                pointers.append(<size_t> array.payload.pointer + offset)
-                sizes.append(array.payload.nbytes - offset)
+                sizes.append(extent_of(array, &pointer) - offset)
+                pointers.append(<size_t> pointer + offset)
         for at, buffer in enumerate(copies(pointers, sizes, &at)):
             results.append(view_over(form, headers[at], given_up(buffer), 0, True))
     except BaseException as error:
@@ -242,9 +255,18 @@ cdef object original_of(Array array, form):
 
     For Arrays that nobody has yet.
     """
-    if form is None and isinstance(array.payload.owner, ndarray):
-        return array.payload.owner
-    return view_over(form, array.header, given_up(array.payload), 0, True)
+    if form is None and type(array.memory) is not Buffer:
+        return array.memory
+    if form is None and isinstance(payload_of(array).owner, ndarray):
+        return payload_of(array).owner
+    return view_over(form, array.header, given_up(payload_of(array)), 0, True)
+
+
+cdef int take_back(Array array) noexcept:
+    """Let `array` have the memory again that it has surrendered; an ndarray that it has given away it still has."""
+    if type(array.memory) is Buffer:
+        (<Buffer> array.memory).surrendered = False
+    return 0
 
 
 cdef inline int check_signals(Py_ssize_t i) except -1:

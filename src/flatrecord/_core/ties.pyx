@@ -2,7 +2,7 @@
 
 from cpython.object cimport PyObject
 
-from .array cimport Array
+from .array cimport Array, extent_of, ownership_of
 from .buffer cimport TAKEN
 from .holders cimport Trail, follow
 
@@ -13,10 +13,12 @@ cdef tuple extent(Array array):
     A taken view keeps all of its base, where what it borrows or shares is not its own anyway.
     """
     cdef Trail trail
-    cdef char *start = array.payload.pointer
-    cdef char *end = start + array.payload.nbytes
-    if array.payload.ownership == TAKEN and start < end:
-        follow(<PyObject *> array.payload, 0, None, &trail)
+    cdef char *start
+    cdef char *end
+    cdef Py_ssize_t nbytes = extent_of(array, &start)
+    end = start + nbytes
+    if ownership_of(array.memory) == TAKEN and start < end:
+        follow(<PyObject *> array.memory, 0, None, &trail)
         if trail.pointer <= start and end <= trail.pointer + trail.nbytes:
             start, end = trail.pointer, trail.pointer + trail.nbytes
     return <size_t> start, <size_t> end
@@ -39,14 +41,15 @@ cdef list ties_of(list names, list arrays):
     cdef list groups = [], spans = []
     cdef size_t start, reached = 0
     cdef Py_ssize_t i
+    cdef char *pointer
     cdef Array array
     for i, array in enumerate(arrays):
-        if array.payload.nbytes > 0:
-            spans.append((<size_t> array.payload.pointer, i))
+        if extent_of(array, &pointer) > 0:
+            spans.append((<size_t> pointer, i))
     for start, i in sorted(spans):
         array = arrays[i]
         if start >= reached:
             groups.append([])
         groups[-1].append(i)
-        reached = max(reached, start + <size_t> array.payload.nbytes)
+        reached = max(reached, start + <size_t> extent_of(array, &pointer))
     return [tuple([names[i] for i in group]) for group in sorted(map(sorted, groups)) if len(group) > 1]

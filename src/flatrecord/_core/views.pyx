@@ -10,7 +10,7 @@ from numpy cimport ndarray
 
 from .buffer cimport Buffer
 from .holders cimport IMMUTABLE, Trail, follow
-from .npy cimport Header, private_dtype
+from .npy cimport KEPT_SIZES, Header, private_dtype
 
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyArray_Descr:
@@ -34,16 +34,16 @@ cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint 
     """An ndarray on the memory of `buffer`, which it keeps alive."""
     cdef cnp.npy_intp dims[64]
     cdef int axis, ndim = len(header.shape), flags = cnp.NPY_ARRAY_WRITEABLE if writable else 0
-    cdef object descr = private_dtype(header.descr)
+    cdef object descr = header.descr if header.ndim >= 0 else private_dtype(header.descr)
     cdef ndarray array
-    if descr.itemsize == 0:
+    if header.ndim < 0 and descr.itemsize == 0:
         # NumPy gives an empty string type one byte an element, which is not there to be read; nor is there
         # memory for as many elements as anybody may say that there are.
         if not writable:
             return np.broadcast_to(np.zeros((), descr), header.shape)
         return np.zeros(header.shape, descr)
     for axis in range(ndim):
-        dims[axis] = header.shape[axis]
+        dims[axis] = header.sizes[axis] if header.ndim >= 0 and axis < KEPT_SIZES else <cnp.npy_intp> header.shape[axis]
     if header.fortran_order:
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
     Py_INCREF(descr)
