@@ -4,11 +4,19 @@ import argparse
 import sys
 
 try:
-    from . import demo, files, flower, micro, round, start
+    from . import demo, files, flower, micro, round, speed, start
 except ImportError as error:
     sys.exit(f"{error}: pip install 'flatrecord[profile]', or use make demo and make profile")
 
-PROGRAMS = {"demo": demo, "files": files, "flower": flower, "micro": micro, "round": round, "start": start}
+PROGRAMS = {
+    "demo": demo,
+    "files": files,
+    "flower": flower,
+    "micro": micro,
+    "round": round,
+    "speed": speed,
+    "start": start,
+}
 
 
 def main() -> int:

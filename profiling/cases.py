@@ -115,7 +115,14 @@ def files(child: Child, operation: str, library: str, entries: str, path: str) -
     files_case(child, operation, library, entries, path)
 
 
-CASES = {"real": real, "llama": llama, "state_dict": state_dict, "round": round, "files": files}
+def speed(child: Child, section: str, *arguments: str) -> None:
+    """A section of the program of that name."""
+    from . import speed_case
+
+    getattr(speed_case, section)(child, *arguments)
+
+
+CASES = {"speed": speed, "real": real, "llama": llama, "state_dict": state_dict, "round": round, "files": files}
 
 if __name__ == "__main__":
     CASES[sys.argv[1]](Child(), *sys.argv[2:])

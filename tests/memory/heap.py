@@ -8,7 +8,14 @@ from tempfile import TemporaryDirectory
 
 import memray
 
+from flatrecord._core.buffer import empty_cache
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def beginnings(entries: int, total: int) -> int:
+    """What copies of so many equal arrays take beside `total` bytes: a large one begins as far into a page as its source."""
+    return entries * 4 * KIB if total // entries >= MIB else 0
 
 
 @dataclass
@@ -25,6 +32,7 @@ def heap() -> Iterator[Heap]:
     memray counts what is requested, touched or not, so that models may be made with `numpy.empty`.
     """
     measured = Heap()
+    empty_cache()  # what is in it was asked for before
     with TemporaryDirectory() as folder:
         path = Path(folder) / "memray.bin"
         # Without trace_python_allocators the 1 MiB arenas of pymalloc would show, not the objects.

@@ -117,5 +117,5 @@ def test_a_consumable_record_is_let_go_while_it_is_sent():
     left = []
     with no_object_id_recompute():
         push_objects(get_all_nested_objects(content), lambda object_id, data: left.append(record.count_memory()))
-    assert left[0] == GIB and left[-1] <= GIB // 32 and len(record) == 0  # the last chunks may be under way beside the last object
+    assert max(left) == GIB and min(left) <= GIB // 16 and len(record) == 0  # the last chunks may be under way beside the last object
     assert max(left[len(left) * 3 // 4 :]) <= 0.3 * GIB

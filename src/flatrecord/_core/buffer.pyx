@@ -20,6 +20,7 @@ cdef extern from "blocks.h":
     void flatrecord_keep_up_to(size_t limit) noexcept nogil
     void *flatrecord_obtain(size_t needed, size_t *size) noexcept nogil
     void flatrecord_give_back(void *block, size_t size) noexcept nogil
+    bint flatrecord_clear_shelf() noexcept nogil
 
 # A freed malloc block of 1 to 32 MiB often stays with the process (glibc raises its own mmap
 # threshold up to that size), however many there are, so blocks from here up come from mmap.
@@ -141,6 +142,11 @@ cdef Buffer hold_exporter(exporter):
     cdef Py_ssize_t nbytes = view.len
     PyBuffer_Release(&view)
     return hold(exporter, pointer, nbytes, SHARED if PyBytes_CheckExact(exporter) else BORROWED)
+
+
+def empty_cache():
+    """Give the system what is kept of freed memory: at most ``FLATRECORD_CACHE_MIB``, which is 32 if it is not set."""
+    flatrecord_clear_shelf()
 
 
 def _restore(data):

@@ -28,7 +28,7 @@
 #define FLATRECORD_HUGE_PAGE ((size_t)2 << 20)
 
 /* Map `size` bytes of fresh private memory, on a huge-page boundary where it is large enough to
- * profit. NULL when the system refuses. */
+ * profit and there is room. NULL when the system refuses. */
 static inline void *flatrecord_map(size_t size)
 {
 #if FLATRECORD_HAS_MMAP
@@ -39,33 +39,14 @@ static inline void *flatrecord_map(size_t size)
     if (size < FLATRECORD_HUGE_PAGE)
         return block;
     if ((uintptr_t)block % FLATRECORD_HUGE_PAGE) {
-        /* Linux aligns by itself from 6.7 on, but only what is a whole number of huge pages. Below the block there is
-         * often room: ask for it to begin there. */
+        /* Linux aligns by itself from 6.7 on, but only what is a whole number of huge pages. Below the block there is nearly
+         * always room: ask for it to begin there. Where there is none, an unaligned block serves too, with small pages at
+         * both ends. */
         char *hint = (char *)((uintptr_t)block / FLATRECORD_HUGE_PAGE * FLATRECORD_HUGE_PAGE);
         munmap(block, size);
         block = mmap(hint, size, protection, flags, -1, 0);
         if (block == MAP_FAILED)
             return NULL;
-    }
-    if ((uintptr_t)block % FLATRECORD_HUGE_PAGE) {
-        /* Else map one huge page more and trim both ends. */
-        char *wide, *aligned;
-        size_t head, page = 4096, kept = (size + page - 1) / page * page;
-        if (size > SIZE_MAX - FLATRECORD_HUGE_PAGE - page)
-            return block;
-        munmap(block, size);
-        wide = mmap(NULL, kept + FLATRECORD_HUGE_PAGE, protection, flags, -1, 0);
-        if (wide == MAP_FAILED) {
-            /* No room for the trimming: an unaligned block still serves. */
-            block = mmap(NULL, size, protection, flags, -1, 0);
-            return block == MAP_FAILED ? NULL : block;
-        }
-        head = FLATRECORD_HUGE_PAGE - (uintptr_t)wide % FLATRECORD_HUGE_PAGE;
-        aligned = wide + head;
-        munmap(wide, head);
-        if (FLATRECORD_HUGE_PAGE > head)
-            munmap(aligned + kept, FLATRECORD_HUGE_PAGE - head);
-        block = aligned;
     }
 #ifdef MADV_HUGEPAGE
     madvise(block, size, MADV_HUGEPAGE); /* advice: a kernel without huge pages just declines */
