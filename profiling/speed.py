@@ -120,7 +120,7 @@ def hashes(found: Found) -> None:
 
 def rounds(found: Found) -> None:
     """Records that are built and dropped."""
-    rows = table(f"{ROUNDS} rounds: build and drop, what is kept of freed memory", "ms a round", "page faults", "stays, MiB")
+    rows = table("build and drop; kept of freed memory", "ms a round", "page faults", "stays, MiB")
     for entry in (ENTRY, MIB):
         for name, setting in CACHES.items():
             result = found.case("rounds", found.size // 2, entry, ROUNDS, environment={"FLATRECORD_CACHE_MIB": setting})
@@ -148,11 +148,11 @@ def entries(found: Found) -> None:
 
 def paths(found: Found) -> None:
     """From a file or a socket into a record, and from a record to a socket."""
-    rows = table("16 MiB an entry", "the machine, s/GiB", "flatrecord, s/GiB", "× time")
+    rows = table("16 MiB an entry", "machine, s/GiB", "ours, s/GiB", "× time")
     with tempfile.TemporaryDirectory(prefix="flatrecord-profiling-") as folder:
         path = Path(folder) / "0.npz"
         count = max(1, found.size // ENTRY)
-        for operation, title in (("load", "file to record"), ("pipe", "record to record, through a socket")):
+        for operation, title in (("load", "file to record"), ("pipe", "record to record, by socket")):
             best: dict[str, float] = {}
             for library in ("the machine", "flatrecord") * 2:
                 if operation == "load":

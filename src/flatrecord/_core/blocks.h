@@ -18,7 +18,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(block, size) ((void)(block), (void)(size))
 #endif
 
-#define FLATRECORD_SHELF 16 /* blocks */
+#define FLATRECORD_SHELF 512 /* blocks */
 
 static struct {
     char in_use;

@@ -20,6 +20,9 @@
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
 #endif
+#ifndef MAP_POPULATE
+#define MAP_POPULATE 0
+#endif
 #else
 #define FLATRECORD_HAS_MMAP 0
 #include <windows.h>
@@ -33,7 +36,8 @@ static inline void *flatrecord_map(size_t size)
 {
 #if FLATRECORD_HAS_MMAP
     const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    char *block = mmap(NULL, size, protection, flags, -1, 0);
+    /* All will be written to. Where there is no room for a huge page, have the small ones all at once. */
+    char *block = mmap(NULL, size, protection, flags | (size < FLATRECORD_HUGE_PAGE ? MAP_POPULATE : 0), -1, 0);
     if (block == MAP_FAILED)
         return NULL;
     if (size < FLATRECORD_HUGE_PAGE)
