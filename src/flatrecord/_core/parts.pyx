@@ -9,7 +9,7 @@ from math import prod
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, checked_header, given_up, made_of, payload_of
+from .array cimport Array, checked_header, given_up, made_of, payload_of, readable_header
 from .buffer cimport SHARED, Buffer, allocate, hold_exporter
 from .npy cimport Header, header_of_ndarray, parse_header, parse_preamble
 from .views cimport ndarray_over
@@ -116,6 +116,30 @@ def header_of(ndarray value not None):
         If the dtype needs pickle.
     """
     return checked_header(value)
+
+
+def dtype_and_shape(Array array not None):
+    """Dtype and shape of an Array, without making an ndarray of it; no dtype where it is none of NumPy's.
+
+    Raises
+    ------
+    ValueError
+        As `Array.numpy`.
+    """
+    cdef Py_ssize_t offset
+    if array.header.descr is None and array.stype != "numpy.ndarray":
+        return None, array.header.shape
+    cdef Header header = readable_header(array, &offset)
+    return header.descr, header.shape
+
+
+def row_major(Array array not None, descr):
+    """A memoryview of an Array's elements, if they lie there in C order and are of the dtype `descr`; else None."""
+    cdef Py_ssize_t offset
+    cdef Header header = readable_header(array, &offset)
+    if header.fortran_order or (header.descr is not descr and header.descr != descr):
+        return None
+    return memoryview(payload_of(array))[offset:]
 
 
 def array_of_block(Buffer block not None, descr, tuple shape not None):

@@ -16,7 +16,7 @@ import numpy as np
 from .._core.array import Array
 from .._core.errors import add_name, type_name
 from .._core.foreign import adapter_of
-from .._core.parts import header_of
+from .._core.parts import dtype_and_shape, header_of, row_major
 from .layout import CODES, METADATA, Layout, Serialized, Slot, arranged, check_text, little_endian
 from .vectored import MOST
 
@@ -86,6 +86,8 @@ class Outgoing:
         """The payload in order, in pieces of any length."""
         if self._descr is None:
             yield self.value.segments()[1]
+        elif isinstance(self.value, Array) and (lies := row_major(self.value, self._descr)) is not None:
+            yield lies
         else:
             yield from _row_major(shown(self.value), self._descr)
 
@@ -93,7 +95,7 @@ class Outgoing:
 def described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
     """Dtype and shape of a value; no dtype where an Array is none of NumPy's."""
     if isinstance(value, Array):
-        return value.numpy(copy=False).dtype if value.stype == "numpy.ndarray" else None, tuple(value.shape)
+        return dtype_and_shape(value)
     if isinstance(value, np.ndarray):
         return header_of(value).descr, value.shape
     if isinstance(value, Deferred):
