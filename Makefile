@@ -20,6 +20,7 @@ test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 
 profile: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling micro $(ARGS)
+	$(BIN)/python -m profiling speed
 	$(BIN)/python -m profiling round
 	$(BIN)/python -m profiling files
 	$(BIN)/python -m profiling flower

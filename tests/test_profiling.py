@@ -120,6 +120,27 @@ def test_start():
     assert len(re.findall(r"ms without the hook, [\d.]+ with it, [\d.]+ times", printed)) == 2
 
 
+def test_speed():
+    printed = program("speed", "--gib", 0.125, "--entries", 2000, "--passes", 1)
+    rows = {line[:36].strip(): line[36:].split() for line in printed.splitlines()}
+    for name in ("the machine: memcpy, a share a thread", "Array(ndarray)", "Array.numpy(copy=True)"):
+        assert f"\n{name}" in printed
+    for name in ("transposed, uint8", "1 B", "128 MiB", "the machine: hashlib, one thread", "take", "Flower's objects", "wire in"):
+        assert name in rows, printed
+    assert len(re.findall(r"^\d+ arrays? of (?:16|1) MiB: (?:none|32 MiB, as it is|all of it) ", printed, re.MULTILINE)) == 6
+    assert len(re.findall(r" (?:met|missed)$", printed, re.MULTILINE)) == 7
+    (held,) = re.findall(r"entries: at most 200 bytes each +([\d.]+) B", printed)
+    assert 60 < float(held) <= 200  # which no other load on the machine changes
+    assert "wrong values" not in printed
+
+
+@pytest.mark.parametrize("options", [["--gib", "0"], ["--gib", "1000000"], ["--passes", "0"], ["--entries", "0"], ["nonsense"]])
+def test_speed_refuses(options):
+    command = [sys.executable, "-m", "profiling", "speed", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2 and ("--gib" in done.stdout or "no section nonsense" in done.stdout)
+
+
 def test_micro():
     printed = program("micro", "--entries", 100, "--rounds", 3)
     for name in ("get", "in", "len", "iterate", "set", "pop", "take an ndarray", "Array(ndarray)", "bytes an entry"):

@@ -115,6 +115,31 @@ print(json.dumps([json.loads(os.read(read, 100)), workers()]))
     assert found == [[0, 3], 3]
 
 
+@pytest.mark.parametrize("attempt", range(8))
+def test_a_fork_while_the_pool_is_being_started(attempt):
+    # Where the fork was noticed only once the pool had been asked for, one in some ten of these never ended.
+    found = script(
+        """
+from flatrecord import Array
+def copy():
+    for _ in range(5):
+        Array(source[: 8 * MIB])
+busy = threading.Thread(target=copy)
+busy.start()
+for _ in range(6):
+    child = os.fork()
+    if child == 0:
+        check(Array(source[: 8 * MIB]), source[: 8 * MIB])
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+busy.join()
+print(json.dumps(workers()))
+""",
+        FLATRECORD_THREADS="8",
+    )
+    assert found == 3  # an array of 8 MiB has no more pieces
+
+
 def test_a_fork_while_another_thread_copies():
     found = script(
         """
@@ -246,6 +271,7 @@ print(json.dumps(workers()))
     assert found == 3
 
 
+@pytest.mark.memory
 def test_no_room_for_a_snapshot_and_nothing_is_lost():
     found = script(
         """

@@ -89,6 +89,13 @@ static void flatrecord_forget_workers(void)
     flatrecord_pool.forks++;
 }
 
+/* Notice forks from now on. To be called before anything else: a child that is forked off while another thread has the lock, and
+ * does not forget it, waits for that thread for ever. Where it fails, everybody works alone. */
+static void flatrecord_watch_forks(void)
+{
+    flatrecord_pool.watching = pthread_atfork(NULL, NULL, flatrecord_forget_workers) == 0;
+}
+
 /* Start threads until there are `wanted`, or the system has no more. */
 static void flatrecord_start_workers(int wanted)
 {
@@ -97,11 +104,6 @@ static void flatrecord_start_workers(int wanted)
     pthread_t thread;
     if (flatrecord_pool.threads >= wanted)
         return;
-    if (!flatrecord_pool.watching) {
-        if (pthread_atfork(NULL, NULL, flatrecord_forget_workers) != 0)
-            return;
-        flatrecord_pool.watching = 1;
-    }
     if (pthread_attr_init(&attributes) != 0)
         return;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -130,7 +132,7 @@ static void flatrecord_share(flatrecord_work *work, int helpers)
     work->entered = 0;
     if (helpers > FLATRECORD_MAX_WORKERS)
         helpers = FLATRECORD_MAX_WORKERS;
-    if (helpers < 1)
+    if (helpers < 1 || !flatrecord_pool.watching)
         return;
     pthread_mutex_lock(&flatrecord_pool.lock);
     if (flatrecord_pool.work == NULL) {
@@ -176,6 +178,10 @@ static inline int flatrecord_one_piece(flatrecord_work *work)
         return 0;
     work->piece(work->job, work->next++);
     return 1;
+}
+
+static inline void flatrecord_watch_forks(void)
+{
 }
 
 static inline void flatrecord_share(flatrecord_work *work, int helpers)

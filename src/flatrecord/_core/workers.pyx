@@ -22,9 +22,12 @@ cdef extern from "workers.h":
         void *job
         Py_ssize_t count, next
 
+    void flatrecord_watch_forks() noexcept nogil
     bint flatrecord_one_piece(flatrecord_work *work) noexcept nogil
     void flatrecord_share(flatrecord_work *work, int helpers) noexcept nogil
     bint flatrecord_settle(flatrecord_work *work) noexcept nogil
+
+flatrecord_watch_forks()
 
 cdef enum:
     SLICE = 25  # milliseconds without looking for signals; of time, because taking the GIL back can cost 5 ms
