@@ -119,6 +119,9 @@ static void flatrecord_start_workers(int wanted)
     while (flatrecord_pool.threads < wanted) {
         if (pthread_create(&thread, &attributes, flatrecord_worker, NULL) != 0)
             break;
+#if defined(__linux__) && defined(_GNU_SOURCE)
+        pthread_setname_np(thread, "flatrecord"); /* for those who look at a process's threads */
+#endif
         flatrecord_pool.threads++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
