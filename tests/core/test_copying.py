@@ -26,6 +26,15 @@ def test_contiguous_copies(size, offset):
     assert array.data[128:] == source.tobytes()
 
 
+@pytest.mark.parametrize("offset", [0, 1, 7, 16, 100, 4033, 4095])
+def test_large_copies_are_aligned_whatever_their_source_is(offset):
+    source = NOISE[offset : offset + 3 * MIB].view("f8")
+    record = ParametersRecord({"x": source}, keep_input=True)
+    for copy in (record["x"].numpy(), record["x"].numpy(copy=True), *record.to_numpy_ndarrays(keep_input=False)):
+        assert copy.flags.aligned and copy.ctypes.data % 64 == 0
+        assert copy.tobytes() == source.tobytes()
+
+
 @pytest.mark.parametrize("size", [1, 64 * KIB, 64 * KIB + 1, 9 * MIB + 5])
 def test_comparison_sees_one_byte(size):
     source = NOISE[:size].copy()

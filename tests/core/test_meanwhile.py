@@ -6,6 +6,7 @@ finalizers, whose code may do anything to the input.
 
 import gc
 import weakref
+from collections import UserDict
 from contextlib import contextmanager
 
 import numpy as np
@@ -70,6 +71,31 @@ def test_an_entry_that_is_replaced_meanwhile(keep_input):
     found = record["layer9"]
     assert found.dtype == "int16" and found.shape == (2, 5) and found.numpy().tolist() == [[99] * 5] * 2
     assert record["layer8"].numpy().tolist() == [8] * 4
+
+
+@pytest.mark.parametrize("keep_input", [False, True])
+@pytest.mark.parametrize("other", [None, "text", 7])
+def test_a_value_that_is_none_any_more(keep_input, other):
+    source = model()
+    with once_in_the_middle(lambda: source.update(layer9=other)):
+        with pytest.raises(TypeError, match=f"key 'layer9'.*got {type(other).__name__}"):
+            ParametersRecord(source, keep_input)
+    assert list(source) == list(model()) and source["layer9"] is other
+    assert all(source[f"layer{i}"].tolist() == [i] * 4 for i in range(ENTRIES) if i != 9)
+
+
+def test_a_mapping_that_gives_something_else_the_second_time():
+    class Fickle(UserDict):
+        asked = 0
+
+        def __getitem__(self, key):
+            self.asked += 1
+            return self.data[key] if self.asked == 1 else None
+
+    source = Fickle(a=np.arange(5.0))
+    with pytest.raises(TypeError, match="key 'a'.*got NoneType"):
+        ParametersRecord(source)
+    assert source.data == {"a": None}
 
 
 def test_an_array_that_is_resized_meanwhile_is_what_it_is_then():

@@ -201,3 +201,16 @@ def test_memory_counts_what_is_kept():
     assert ParametersRecord({"a": mine[90:]}, copy=False).count_memory() == 80
     data = Array(np.zeros(100)).data
     assert ParametersRecord({"a": Array("float64", [100], "numpy.ndarray", data)}).count_memory() == len(data)
+
+
+@pytest.mark.parametrize("keep_input", [False, True])
+@pytest.mark.parametrize("value", ["Array", "bytes", "ndarray"])
+def test_a_copy_of_one_thing_under_two_names_is_one_thing_under_two_names(value, keep_input):
+    thing = {"Array": lambda: Array(np.arange(5.0)), "bytes": lambda: np.frombuffer(bytes(40)), "ndarray": lambda: np.arange(5.0)}[value]()
+    before = thing.numpy() if value == "Array" else thing
+    address = before.ctypes.data
+    source = {"a": thing, "b": thing, "c": np.ones(3)}
+    del thing, before
+    record = ParametersRecord(source, keep_input, copy=True)
+    assert record.ties() == [("a", "b")]
+    assert record["a"].numpy().ctypes.data == record["b"].numpy().ctypes.data != address

@@ -21,7 +21,7 @@ from weakref import getweakrefcount
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, checked_header, extent_of, give_memory, header_to_be, is_immutable, made_of, ownership_of
+from .array cimport Array, checked_header, extent_of, give_memory, header_to_be, is_immutable, is_shell, made_of, ownership_of
 from .array cimport payload_of, recast, shell_of
 from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
 from .errors cimport add_name, add_note, type_name
@@ -184,12 +184,8 @@ cdef class Intake:
     cdef Array checked(self, value):
         if isinstance(value, ndarray):
             return shell_of(self.array_class, header_to_be(<ndarray> value, self.copy))
-        if isinstance(value, Array):
-            return None
-        adapter = adapter_of(value)
-        if adapter is None:
-            raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
-        adapter.check(value, self.copy)
+        if not isinstance(value, Array):
+            adapter_for(value).check(value, self.copy)
         return None
 
     cdef int enter(self, Py_ssize_t i, Array array) except -1:
@@ -205,7 +201,7 @@ cdef class Intake:
         cdef object payload
         if isinstance(value, Array):
             return self.admit_array(<Array> value)
-        adapter = None if isinstance(value, ndarray) else adapter_of(value)
+        adapter = adapter_for(value)
         if adapter is None and is_lone(<PyObject *> value, self.references):
             holder, trail.root, trail.nbytes = SOLE, <PyObject *> value, cnp.PyArray_NBYTES(value)
         elif adapter is None:
@@ -217,7 +213,8 @@ cdef class Intake:
             holder = follow(<PyObject *> memory, -1 if tenants is None else tenants[0], None, &trail)
             if not sole or tenants is None:
                 holder = max(holder, SEEN)
-        if holder == SEEN and self.copy is not False:
+        # Immutable memory that is to be copied may be that of other entries, too.
+        if (holder == SEEN and self.copy is not False) or (holder == IMMUTABLE and self.copy is True):
             self.originals[self.at] = value
             self.shared.setdefault(key_of(&trail), []).append(self.at)
             return 0
@@ -237,7 +234,7 @@ cdef class Intake:
         # asks for, which keep_input=True does.
         cdef Array array = value
         if self.copy is True or (self.copy is None and self.keep_input and not is_immutable(value)):
-            if self.keep_input or not stands_alone(value):
+            if self.keep_input or not (is_sole(<PyObject *> value) and stands_alone(value)):
                 self.originals[self.at] = value
                 self.duplicates.append(self.at)
                 return 0
@@ -252,6 +249,8 @@ cdef class Intake:
         cdef Py_ssize_t j = 0
         cdef char *pointer
         cdef Array array
+        if not self.duplicates:
+            return 0
         self.duplicates.reverse()
         for i in self.duplicates:
             array = self.originals[i]
@@ -291,7 +290,7 @@ cdef class Intake:
         """Make an Array of a value whose memory no other entry shares, so that it is somebody else's."""
         cdef Trail trail
         cdef object value = self.originals[i], array, memory
-        cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value)
+        cdef object adapter = adapter_for(value)
         self.at = i
         if adapter is None:
             return self.stage(value, None, value, admit_ndarray(value, True, False, SEEN, &trail), True)
@@ -313,7 +312,8 @@ cdef class Intake:
         cdef dict counts = {}  # id of a value -> number of its names
         cdef dict places = {}  # id of a value -> its place in the lists below
         cdef dict converted = {}  # what values with the same elements have in common -> ndarray and Buffer
-        cdef list values = [], adapters = [], memories, arrays = [], payloads = [], shown = []
+        cdef list values = [], adapters = [], memories, arrays = [], payloads = []
+        cdef list shown = [], exposed = []  # places of those that are shown as they are, and the ndarrays
         cdef Py_ssize_t i, j, failed = 0
         cdef Trail trail
         cdef Holder holder
@@ -324,7 +324,7 @@ cdef class Intake:
             if counts[id(value)] == 1:
                 places[id(value)] = len(values)
                 values.append(value)
-                adapters.append(None if isinstance(value, ndarray) else adapter_of(value))
+                adapters.append(adapter_for(value))
         value = None
         memories = memories_of(values, adapters)
         holder = holder_of(values, adapters, memories, counts, &trail)
@@ -342,14 +342,16 @@ cdef class Intake:
                 array, payload = converted[alike]
             if payload is None:
                 shown.append(j)
+                exposed.append(array)
             arrays.append(array)
             payloads.append(payload)
         try:
-            buffers = admit_group(
-                [arrays[j] for j in shown], self.copy is None and not self.keep_input, holder, &trail, &failed
-            )
+            buffers = admit_group(exposed, self.copy is None and not self.keep_input, holder, &trail, &failed)
         except BaseException:
-            self.at = [i for i in members if places[id(self.originals[i])] == shown[failed]][0]
+            for i in members:
+                if shown and places[id(self.originals[i])] == shown[failed]:
+                    self.at = i
+                    break
             raise
         for j, payload in zip(shown, buffers):
             payloads[j] = payload
@@ -360,7 +362,7 @@ cdef class Intake:
             if adapters[j] is not None and adapters[j].converts(value):
                 lives_on = (<Memory> memories[j]).elsewhere
             else:
-                lives_on = holder == SEEN or ownership_of(payloads[j]) == TAKEN
+                lives_on = holder == SEEN or holder == IMMUTABLE or ownership_of(payloads[j]) == TAKEN
             self.stage(value, adapters[j], arrays[j], payloads[j], lives_on)
         return 0
 
@@ -377,7 +379,7 @@ cdef class Intake:
             array = self.arrays[i]
             self.enter(i, None)
             value = self.originals[i]
-            if value is None and array is not None:
+            if value is None and array is not None and not is_shell(array):
                 try:
                     if ownership_of((<Array> array).memory) == SNAPSHOT or i in self.adapters:
                         rebuilt.append(self.names[i])
@@ -426,6 +428,22 @@ cdef inline int put(list values, Py_ssize_t i, value) except -1:
     Py_INCREF(value)
     PyList_SetItem(values, i, <PyObject *> value)
     return 0
+
+
+cdef object adapter_for(value):
+    """Who knows a value; None for an ndarray.
+
+    Raises
+    ------
+    TypeError
+        If nobody does.
+    """
+    if isinstance(value, ndarray):
+        return None
+    adapter = adapter_of(value)
+    if adapter is None:
+        raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
+    return adapter
 
 
 cdef bint stands_alone(Array array):
@@ -485,7 +503,7 @@ cdef Holder holder_of(list values, list adapters, list memories, dict counts, Tr
         if memories[j] is None:
             holder = max(holder, follow(item(values, j), 0, accounted, trail))
     for found in tenants.values():
-        counted = adapters[found[0]].tenants([values[j] for j in found])
+        counted = adapters[found[0]].tenants(list(map(values.__getitem__, found)))
         j = found[0]
         holder = max(holder, follow(item(memories, j), -1 if counted is None else counted[0], accounted, trail))
         for j, beneath in zip(found, () if counted is None else counted[1]):

@@ -21,6 +21,7 @@ cdef Py_ssize_t extent_of(Array array, char **pointer) noexcept
 cdef Py_ssize_t serialized_length(Array array) except -1
 cdef Array made_of(type cls, Header header, memory, bint listed)
 cdef Array shell_of(type cls, Header header)
+cdef bint is_shell(Array array)
 cdef int give_memory(Array array, Header header, memory) except -1
 cdef Array recast(Array array, cls)
 cdef bint is_immutable(Array array)

@@ -468,11 +468,12 @@ cdef int check_copy(copy) except -1:
 cdef tuple checked_shape(shape):
     cdef tuple sizes
     try:
-        sizes = tuple([index(size) for size in shape])
+        sizes = tuple(map(index, shape))
     except TypeError:
         raise TypeError(f"shape must be a sequence of integers, got {shape!r:.80}") from None
-    if any([size < 0 for size in sizes]):
-        raise ValueError(f"shape has a negative size: {shape!r:.80}")
+    for size in sizes:
+        if size < 0:
+            raise ValueError(f"shape has a negative size: {shape!r:.80}")
     return sizes
 
 
@@ -533,6 +534,10 @@ cdef Array made_of(type cls, Header header, memory, bint listed):
 cdef Array shell_of(type cls, Header header):
     """An Array whose memory is still to come, by `give_memory`."""
     return made_of(cls, header, NO_PAYLOAD, False)
+
+
+cdef bint is_shell(Array array):
+    return array.memory is NO_PAYLOAD
 
 
 cdef int give_memory(Array array, Header header, memory) except -1:

@@ -364,7 +364,7 @@ cdef int check_descr(object descr) except -1:
                 raise fault("a field of descr is not (name, type) or (name, type, shape)")
             name = field[0]
             if not isinstance(name, str):
-                if not (isinstance(name, tuple) and len(name) == 2 and all([isinstance(n, str) for n in name])):
+                if not (isinstance(name, tuple) and len(name) == 2 and isinstance(name[0], str) and isinstance(name[1], str)):
                     raise fault("a field of descr has no name")
             check_descr(field[1])
             if len(field) == 3:
@@ -375,8 +375,11 @@ cdef int check_descr(object descr) except -1:
 
 
 cdef int check_shape(object shape) except -1:
-    if not isinstance(shape, tuple) or not all([type(size) is int for size in shape]):
+    if not isinstance(shape, tuple):
         raise fault("a shape is not a tuple of integers")
+    for size in <tuple> shape:
+        if type(size) is not int:
+            raise fault("a shape is not a tuple of integers")
     if len(shape) > MAX_DIMS:
         raise fault(f"a shape has {len(shape)} axes, more than {MAX_DIMS}")
     return 0

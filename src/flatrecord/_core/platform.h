@@ -25,12 +25,13 @@
 #endif
 #else
 #define FLATRECORD_HAS_MMAP 0
+#include <malloc.h>
 #include <windows.h>
 #endif
 
 #define FLATRECORD_HUGE_PAGE ((size_t)2 << 20)
 
-/* Map `size` bytes of fresh private memory, on a huge-page boundary where it is large enough to
+/* Map `size` bytes of fresh private memory, on a page boundary, and on a huge-page boundary where it is large enough to
  * profit and there is room. NULL when the system refuses. */
 static inline void *flatrecord_map(size_t size)
 {
@@ -57,7 +58,7 @@ static inline void *flatrecord_map(size_t size)
 #endif
     return block;
 #else
-    return malloc(size);
+    return _aligned_malloc(size, 4096);
 #endif
 }
 
@@ -67,7 +68,7 @@ static inline void flatrecord_unmap(void *block, size_t size)
     munmap(block, size);
 #else
     (void)size;
-    free(block);
+    _aligned_free(block);
 #endif
 }
 

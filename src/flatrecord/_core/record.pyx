@@ -412,7 +412,9 @@ cdef class ParametersRecord:
             self.__dict__.update(attributes)
 
     def __repr__(self):
-        cdef list shown = [f"{key!r}: {array!r}" for key, array in islice(self.items(), REPR_ENTRIES)]
+        cdef list shown = []
+        for key, array in islice(self.items(), REPR_ENTRIES):
+            shown.append(f"{key!r}: {array!r}")
         if len(self) > REPR_ENTRIES:
             shown.append(f"... {len(self) - REPR_ENTRIES} more")
         return f"{type(self).__name__}({{{', '.join(shown)}}})"
@@ -452,10 +454,15 @@ cdef inline str checked_key(key):
 
 cdef list plain_names(list keys):
     """The keys as plain `str`: the same list, where they are that."""
+    cdef list names = []
     for key in keys:
         if type(key) is not str:
-            return [checked_key(key) for key in keys]
-    return keys
+            break
+    else:
+        return keys
+    for key in keys:
+        names.append(checked_key(key))
+    return names
 
 
 cdef inline Array checked_array(ParametersRecord record, key, value):
@@ -551,7 +558,7 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
     check_keep_input(keep_input)
     if isinstance(source, (list, tuple)):
         places = list(range(len(source)))
-        names = [str(i) for i in places]
+        names = list(map(str, places))
     elif isinstance(source, Mapping):
         places = list(source)
         names = plain_names(places)

@@ -176,14 +176,20 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
             at[0] = i
             results[i] = borrowed_back(shells[i], headers[places[id(shells[i])]][0], form)
         return 0
-    cdef list buffers = [payload_of(array) for array in distinct]
+    cdef list buffers = []
+    for array in distinct:
+        buffers.append(payload_of(array))
     if copy is True or not (free and holder == SOLE):
         try:
             buffers = copies(pointers, sizes, &failed)
         except BaseException:
-            at[0] = [i for i in members if places[id(shells[i])] == failed][0]
+            for i in members:
+                if places[id(shells[i])] == failed:
+                    at[0] = i
+                    break
             raise
-        headers = [(header, 0) for header, _ in headers]
+        for j in range(len(headers)):
+            headers[j] = headers[j][0], 0
         if free and holder != SEEN:
             for j in range(len(distinct)):
                 array = distinct[j]

@@ -191,7 +191,7 @@ cdef Py_ssize_t make_plan(
         # So that later cuts are where lines begin, and no line is in two tiles.
         plan.lead = min(plan.width - (astray // itemsize if plan.along.stride == itemsize else 0), plan.along.length)
         most //= min(plan.width, plan.along.length)
-    plan.reach = min(max(most, TILE_WRITTEN), plan.last.length)
+    plan.reach = min(max(most, TILE_WRITTEN // itemsize, 1), plan.last.length)
     plan.cuts = 1 + (plan.along.length - plan.lead + plan.width - 1) // plan.width
     plan.stretches = (plan.last.length + plan.reach - 1) // plan.reach
     plan.units, plan.outers = plan.cuts * plan.stretches, 0

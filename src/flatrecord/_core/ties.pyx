@@ -28,7 +28,10 @@ cdef Py_ssize_t memory_in_use(list arrays) except -1:
     """Bytes of memory that some Arrays keep in use; what several show counts once."""
     cdef Py_ssize_t total = 0
     cdef size_t start, end, reached = 0
-    for start, end in sorted([extent(array) for array in arrays]):
+    cdef list extents = []
+    for array in arrays:
+        extents.append(extent(array))
+    for start, end in sorted(extents):
         start = max(start, reached)
         if end > start:
             total += end - start
@@ -38,7 +41,7 @@ cdef Py_ssize_t memory_in_use(list arrays) except -1:
 
 cdef list ties_of(list names, list arrays):
     """The groups of names whose Arrays overlap in memory, each a tuple of two or more."""
-    cdef list groups = [], spans = []
+    cdef list groups = [], spans = [], found = []
     cdef size_t start, reached = 0
     cdef Py_ssize_t i
     cdef char *pointer
@@ -52,4 +55,7 @@ cdef list ties_of(list names, list arrays):
             groups.append([])
         groups[-1].append(i)
         reached = max(reached, start + <size_t> extent_of(array, &pointer))
-    return [tuple([names[i] for i in group]) for group in sorted(map(sorted, groups)) if len(group) > 1]
+    for group in sorted(map(sorted, groups)):
+        if len(group) > 1:
+            found.append(tuple(map(names.__getitem__, group)))
+    return found
