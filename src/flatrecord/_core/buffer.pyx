@@ -9,7 +9,7 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 
 from pickle import PickleBuffer
 
-from .environment import CACHE_MIB
+from . import environment
 
 from .copying cimport copy_bytes
 
@@ -28,7 +28,7 @@ cdef Py_ssize_t MAP_FROM = 1 << 20
 cdef size_t PAGE = 4096  # or a part of one
 cdef size_t ALIGNMENT = 64  # of large blocks
 
-flatrecord_keep_up_to(<size_t> CACHE_MIB << 20)
+flatrecord_keep_up_to(<size_t> environment.CACHE_MIB << 20)
 
 
 @cython.no_gc_clear  # others in a dying cycle may still read the memory: only dealloc lets go of it

@@ -11,7 +11,7 @@ from cpython.exc cimport PyErr_CheckSignals
 
 import os
 
-from .environment import THREADS
+from . import environment
 
 cdef extern from "platform.h":
     int64_t flatrecord_milliseconds() noexcept nogil
@@ -41,8 +41,8 @@ def cores():
     int
         What ``FLATRECORD_THREADS`` said when flatrecord was imported; else how many cores this process may use now.
     """
-    if THREADS is not None:
-        return THREADS
+    if environment.THREADS is not None:
+        return environment.THREADS
     # os.process_cpu_count is new in Python 3.13; sched_getaffinity, on which it stands, is not on every system.
     if hasattr(os, "process_cpu_count"):
         return os.process_cpu_count() or 1
