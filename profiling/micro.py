@@ -196,13 +196,11 @@ def footprints(entries: int) -> dict[str, float]:
     keys = [f"model.layers.{i}.weight" for i in range(entries)]
     source = {key: np.zeros(16, np.float32) for key in keys}
     payload = 64
-    pairs = list(source.items())
-    found = {"dict": held(lambda: dict(pairs), entries, 0)}
+    found = {"dict": held(lambda pairs=list(source.items()): dict(pairs), entries, 0)}
     warm = flatrecord.ParametersRecord({"x": np.zeros(16, np.float32)})  # the header that all share
-    copies = list(source.values())
     found["flatrecord"] = held(lambda: flatrecord.ParametersRecord(source), entries, 0)
     if flower is not None:
-        found["flwr"] = held(lambda: flower.ArrayRecord(copies), entries, payload)
+        found["flwr"] = held(lambda: flower.ArrayRecord([np.zeros(16, np.float32)] * entries), entries, payload)
     del warm
     return found
 

@@ -237,9 +237,15 @@ def entries(child: Child, count: str, passes: str) -> None:
     row, keys, ndarrays = contest.row, contest.keys, contest.ndarrays
     # Made once, for what only reads.
     arrays, record, stock = ndarrays(), flatrecord.ParametersRecord(ndarrays()), Stock(list(ndarrays().values()))
+
+    def pairs() -> tuple[dict[str, np.ndarray], list[tuple[str, np.ndarray]]]:
+        # With the dict that they are of: else dict(list) would get the memory that it has just left, where ours has to have new.
+        source = ndarrays()
+        return source, list(source.items())
+
     row(
         "take",
-        dict=(lambda: list(ndarrays().items()), dict),
+        dict=(pairs, lambda made: dict(made[1])),
         ours=(ndarrays, flatrecord.ParametersRecord),
         flwr=(lambda: list(ndarrays().values()), lambda values: Stock(values, keep_input=False)),
     )
@@ -274,7 +280,8 @@ def entries(child: Child, count: str, passes: str) -> None:
         rows=contest.rows,
         nbytes={
             "dict": held(lambda: dict(arrays), len(keys), 0),
-            "ours": held(lambda: flatrecord.ParametersRecord(dict(arrays), keep_input=True, copy=False), len(keys), 0),
+            "ours, taken": held(lambda source=ndarrays(): flatrecord.ParametersRecord(source), len(keys), 0),
+            "ours, snapshots": held(lambda: flatrecord.ParametersRecord(arrays, keep_input=True), len(keys), 64),
             "flwr": held(lambda: Stock(list(arrays.values())), len(keys), 64),
         },
     )
