@@ -110,9 +110,9 @@ cdef int absorb(source, list places, list names, dict staged, bint keep_input, c
             add_note(error, "the input is as it was")
         else:
             # A deletion that raised may have done its work all the same.
-            left = left or (value is not None and not is_there(source, places[i]))
+            left = left or (value is not None and not is_there(source, item_of(places, i)))
             if left and value is not None:
-                intake.originals[i] = value
+                put(intake.originals, i, value)
             value = None
             intake.put_back(source, places, 0 if out else i if left else i + 1, error)
         add_name(error, intake.names[intake.at])
@@ -374,22 +374,23 @@ cdef class Intake:
         cdef list refused = []  # (place, value): a hostile key cannot be hashed
         cdef list rebuilt = []
         cdef Py_ssize_t i
-        cdef object value, array
+        cdef object value, array, adapter
         for i in range(first, len(places)):
-            array = self.arrays[i]
+            array = item_of(self.arrays, i)
             self.enter(i, None)
-            value = self.originals[i]
+            value = item_of(self.originals, i)
             if value is None and array is not None and not is_shell(array):
                 try:
-                    if ownership_of((<Array> array).memory) == SNAPSHOT or i in self.adapters:
-                        rebuilt.append(self.names[i])
-                    value = original_of(<Array> array, self.adapters[i].Form() if i in self.adapters else None)
+                    adapter = self.adapters.get(i) if self.adapters else None
+                    if ownership_of((<Array> array).memory) == SNAPSHOT or adapter is not None:
+                        rebuilt.append(item_of(self.names, i))
+                    value = original_of(<Array> array, None if adapter is None else adapter.Form())
                 except MemoryError:
                     value = array
             array = None
             # A second Ctrl-C can interrupt a container that runs Python code: try twice.
-            if not (accepts(source, places[i], value) or accepts(source, places[i], value)):
-                refused.append((places[i], value))
+            if not (accepts(source, item_of(places, i), value) or accepts(source, item_of(places, i), value)):
+                refused.append((item_of(places, i), value))
         report(error, refused, rebuilt)
         return 0
 
@@ -419,7 +420,7 @@ cdef list values_of(source, list places):
     return values if i == len(places) else None
 
 
-# Cython goes by way of a Python int where the API is limited.
+# Cython goes by way of a Python int where the API is limited, for which there may be no memory.
 cdef inline object item_of(list values, Py_ssize_t i):
     return <object> PyList_GetItem(values, i)
 

@@ -16,6 +16,7 @@ cdef class Array:
 
 
 cdef Buffer payload_of(Array array)
+cdef object memory_of(Array array)
 cdef Ownership ownership_of(memory) noexcept
 cdef Py_ssize_t extent_of(Array array, char **pointer) noexcept
 cdef Py_ssize_t serialized_length(Array array) except -1

@@ -212,7 +212,7 @@ cdef class Array:
         ``taken`` from its sole holder without a copy, a ``snapshot`` of memory that somebody else
         could write to, ``borrowed`` by ``copy=False``, or ``shared`` because it is immutable.
         """
-        return OWNERSHIP[<int> ownership_of(self.memory)]
+        return OWNERSHIP[<int> ownership_of(memory_of(self))]
 
     def segments(self):
         """The two parts of the serialized form.
@@ -501,13 +501,19 @@ cdef Buffer payload_of(Array array):
         return <Buffer> array.memory
 
 
+cdef object memory_of(Array array):
+    """The memory of an Array that others may have too, in whose place one of them may put a Buffer at this moment."""
+    with cython.critical_section(array):
+        return array.memory
+
+
 cdef Ownership ownership_of(memory) noexcept:
     return (<Buffer> memory).ownership if type(memory) is Buffer else TAKEN
 
 
 cdef Py_ssize_t extent_of(Array array, char **pointer) noexcept:
     """Where the payload begins, and its length in bytes."""
-    cdef object memory = array.memory
+    cdef object memory = memory_of(array)
     if type(memory) is Buffer:
         pointer[0] = (<Buffer> memory).pointer
         return (<Buffer> memory).nbytes
@@ -589,7 +595,7 @@ cdef int fill_from(Array array, value, copy) except -1:
 
 cdef bint is_immutable(Array array):
     """Whether nobody at all can write to the memory of `array`."""
-    return ownership_of(array.memory) == SHARED
+    return ownership_of(memory_of(array)) == SHARED
 
 
 cdef Header readable_header(Array array, Py_ssize_t *offset):

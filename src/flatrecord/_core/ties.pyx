@@ -2,7 +2,7 @@
 
 from cpython.object cimport PyObject
 
-from .array cimport Array, extent_of, ownership_of
+from .array cimport Array, extent_of, memory_of, ownership_of
 from .buffer cimport TAKEN
 from .holders cimport Trail, follow
 
@@ -17,8 +17,9 @@ cdef tuple extent(Array array):
     cdef char *end
     cdef Py_ssize_t nbytes = extent_of(array, &start)
     end = start + nbytes
-    if ownership_of(array.memory) == TAKEN and start < end:
-        follow(<PyObject *> array.memory, 0, None, &trail)
+    cdef object memory = memory_of(array)
+    if ownership_of(memory) == TAKEN and start < end:
+        follow(<PyObject *> memory, 0, None, &trail)
         if trail.pointer <= start and end <= trail.pointer + trail.nbytes:
             start, end = trail.pointer, trail.pointer + trail.nbytes
     return <size_t> start, <size_t> end
