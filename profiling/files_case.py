@@ -23,6 +23,7 @@ import numpy as np
 
 import flatrecord
 import flatrecord.safetensors as ours
+from flatrecord._core.buffer import empty_cache
 from flatrecord._core.parts import blank
 
 from .process import ROOT, Child, forget_peak, status
@@ -91,6 +92,7 @@ def save_case(library: str, entries: int, path: str) -> dict[str, Any]:
     """Write the model to a new file, sync it and give it its name, as ours does."""
     save, seconds, ends = SAVE[library], [], []
     save(model(1), path)  # what is loaded once is not the model's
+    empty_cache()  # of what was only to be loaded
     interpreter = status("VmRSS")
     forget_peak()
     for _ in range(REPEATS):
@@ -174,6 +176,7 @@ def load_case(kind: str, library: str, entries: int, path: str) -> dict[str, Any
     writer, load = (LOAD if kind == "load" else MAPPED)[library]
     SAVE[writer](model(1), path + ".1")
     list(load(path + ".1"))  # what is loaded once is not the model's
+    empty_cache()  # of what was only to be loaded
     interpreter = status("VmRSS")
     seconds, peaks, equal = [], [], True
     for _ in range(REPEATS):
@@ -270,6 +273,7 @@ def pipe_case(library: str, entries: int) -> dict[str, Any]:
     with left, right, subprocess.Popen(command, cwd=ROOT, stdin=right.fileno(), stdout=subprocess.PIPE, text=True) as receiver:
         send(model(1), left)
         left.recv(1)
+        empty_cache()  # of what was only to be loaded
         interpreter = status("VmRSS")
         forget_peak()
         seconds, ends = [], []
@@ -290,6 +294,7 @@ def receive_case(library: str, entries: int) -> None:
     _, receive = PIPE[library]
     with socket.socket(fileno=os.dup(0)) as peer:
         equal = is_model(receive(peer, 1), 1)
+        empty_cache()  # of what was only to be loaded
         interpreter = status("VmRSS")
         forget_peak()
         peer.send(b"x")

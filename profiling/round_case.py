@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import flatrecord
+from flatrecord._core.buffer import empty_cache
 
 from .models import ROUND_LAYER as LAYER
 from .models import ROUND_SIDE as SIDE
@@ -97,6 +98,7 @@ def round_case(child: Child, library: str, layers: str) -> None:
     module, work = {"flatrecord": (flatrecord, with_flatrecord), "flwr": (flwr.app, with_flwr)}[library]
     for _ in work(Child(quiet=True), received(module, 1), 1):  # what is loaded once is not the model's
         pass
+    empty_cache()  # of what was only to be loaded
     interpreter = status("VmRSS")
     child.phase("receive")
     record = received(module, int(layers))

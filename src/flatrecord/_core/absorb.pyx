@@ -232,13 +232,15 @@ cdef class Intake:
     cdef int admit_array(self, Array value) except -1:
         # Immutable, so that its new holder and all others may share it; duplicated is only what the caller
         # asks for, which keep_input=True does.
-        cdef Array array = value
+        cdef Array array
         if self.copy is True or (self.copy is None and self.keep_input and not is_immutable(value)):
             if self.keep_input or not (is_sole(<PyObject *> value) and stands_alone(value)):
                 self.originals[self.at] = value
                 self.duplicates.append(self.at)
                 return 0
             array = made_of(type(value), value.header, duplicate(payload_of(value), 0), value.listed)
+        else:
+            array = value
         # An equal copy goes back after a failure, so that no entry is there twice.
         self.originals[self.at] = array
         return self.enter(self.at, recast(array, self.array_class))

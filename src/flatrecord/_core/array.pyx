@@ -99,8 +99,9 @@ cdef class Array:
     torch writes to what it gets by DLPack all the same. Pickle protocol 5 hands the payload out of
     band, `copy.copy` gives the same Array, and `copy.deepcopy` a snapshot.
 
-    Thread safety: immutable, so it may be read from any thread without a lock. Borrowed memory is
-    as safe as what the caller does to it.
+    Thread safety: immutable, so it may be read from any thread without a lock. (Inside, the first who asks
+    for a view puts a Buffer around a taken ndarray, in the Array's critical section.) Borrowed memory is as
+    safe as what the caller does to it.
     """
 
     def __cinit__(self):
