@@ -64,7 +64,9 @@ while made < 3 and n < 2000:
         finally:
             _testcapi.remove_mem_hooks()
         made += 1
-    except MemoryError as error:
+    except (MemoryError, SystemError) as error:
+        # dict.setdefault of CPython 3.13.0 says so where it has no memory.
+        assert isinstance(error, MemoryError) or "setdefault" in str(error), error
         if made_record[0] is not None:  # so it was on the way out
             assert [value for _, value in shown(made_record[0])] == [value for _, value in expected], n
         if made_record[0] is None or keep_input:
