@@ -37,6 +37,14 @@ def check(array, source):
     for i in range(0, len(source), MIB):
         assert np.array_equal(shown[i : i + MIB], source[i : i + MIB])
 
+def in_child(source):
+    # A copy in a forked child finds every byte, and the child ends.
+    child = os.fork()
+    if child == 0:
+        check(Array(source), source)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
 def address_space():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * 4096
@@ -134,11 +142,7 @@ def copy():
 busy = threading.Thread(target=copy)
 busy.start()
 for _ in range(6):
-    child = os.fork()
-    if child == 0:
-        check(Array(source[: 8 * MIB]), source[: 8 * MIB])
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    in_child(source[: 8 * MIB])
 busy.join()
 print(json.dumps(workers()))
 """,
@@ -158,11 +162,7 @@ def copy():
 busy = threading.Thread(target=copy)
 busy.start()
 for _ in range(20):
-    child = os.fork()
-    if child == 0:
-        check(Array(source[: 16 * MIB]), source[: 16 * MIB])
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    in_child(source[: 16 * MIB])
 stop.set()
 busy.join()
 print(json.dumps(workers()))
