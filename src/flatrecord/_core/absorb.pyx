@@ -21,14 +21,14 @@ from weakref import getweakrefcount
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, checked_header, extent_of, give_memory, header_to_be, is_immutable, is_shell, made_of, ownership_of
+from .array cimport Array, checked_header, extent_of, give_memory, is_immutable, is_shell, made_of, ownership_of
 from .array cimport payload_of, recast, shell_of
 from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport Memory, adapter_of
 from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
-from .npy cimport is_header_of
-from .ownership cimport admit_group, admit_ndarray, copies, is_mapping
+from .npy cimport Header, is_header_of
+from .ownership cimport admit_group, admit_ndarray, copies, is_contiguous, is_mapping
 from .release cimport original_of
 
 cdef extern from "Python.h":
@@ -431,6 +431,14 @@ cdef inline int put(list values, Py_ssize_t i, value) except -1:
     Py_INCREF(value)
     PyList_SetItem(values, i, <PyObject *> value)
     return 0
+
+
+cdef Header header_to_be(ndarray value, copy):
+    """The header of `value` as an entry, or whatever error it would raise but for want of memory."""
+    cdef Header header = checked_header(value)
+    if copy is False and not is_contiguous(value):
+        raise ValueError("copy=False, but the array is not contiguous and has to be copied")
+    return header
 
 
 cdef object adapter_for(value):

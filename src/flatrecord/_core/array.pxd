@@ -30,6 +30,5 @@ cdef Buffer given_up(Buffer copied)
 cdef int let_go(Array array) noexcept
 cdef Header readable_header(Array array, Py_ssize_t *offset)
 cdef Header checked_header(ndarray value)
-cdef Header header_to_be(ndarray value, copy)
 cdef int check_copy(copy) except -1
 cdef str exact_str(text)

@@ -21,8 +21,8 @@ from numpy cimport ndarray
 from .buffer cimport BORROWED, SHARED, TAKEN, Buffer, Ownership, allocate, duplicate, joined
 from .foreign cimport adapter_of
 from .holders cimport SEEN, Holder, Trail, follow
-from .npy cimport Header, header_of_fields, header_of_ndarray, parse_header
-from .ownership cimport admit_exporter, admit_ndarray, buffer_on, is_contiguous
+from .npy cimport NUMPY_STYPE, Header, header_of_fields, header_of_ndarray, parse_header
+from .ownership cimport admit_exporter, admit_ndarray, buffer_on
 from .segments cimport equal
 from .views cimport ndarray_over, view_over
 
@@ -45,7 +45,6 @@ cdef extern from *:
 
 cnp.import_array()
 
-cdef str NUMPY_STYPE = "numpy.ndarray"
 cdef Py_ssize_t REPR_BYTES = 8
 cdef Header NO_HEADER = header_of_fields("", (), "")
 cdef Buffer NO_PAYLOAD = allocate(0, NULL)
@@ -484,14 +483,6 @@ cdef Header checked_header(ndarray value):
     if type(value) is not ndarray and "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
         raise TypeError("a masked array would lose its mask: pass array.filled() or array.data")
     return header_of_ndarray(value)
-
-
-cdef Header header_to_be(ndarray value, copy):
-    """The header of `value` as an entry, or whatever error it would raise but for want of memory."""
-    cdef Header header = checked_header(value)
-    if copy is False and not is_contiguous(value):
-        raise ValueError("copy=False, but the array is not contiguous and has to be copied")
-    return header
 
 
 cdef Buffer payload_of(Array array):

@@ -2,6 +2,8 @@
 
 from numpy cimport ndarray
 
+cdef str NUMPY_STYPE  # Flower's name for the format
+
 
 cdef class Header:
     # What an Array knows beside its payload. Immutable, and shared by arrays that are alike.

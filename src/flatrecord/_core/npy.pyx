@@ -24,7 +24,7 @@ cdef extern from "Python.h":
 
 cnp.import_array()
 
-cdef str NUMPY_STYPE = "numpy.ndarray"
+NUMPY_STYPE = "numpy.ndarray"
 
 cdef bytes MAGIC = b"\x93NUMPY"
 cdef enum:

@@ -11,7 +11,7 @@ from numpy cimport ndarray
 
 from .array cimport Array, checked_header, given_up, made_of, payload_of, readable_header
 from .buffer cimport SHARED, Buffer, allocate, hold_exporter
-from .npy cimport Header, header_of_ndarray, parse_header, parse_preamble
+from .npy cimport NUMPY_STYPE, Header, header_of_ndarray, parse_header, parse_preamble
 from .views cimport ndarray_over
 
 cnp.import_array()
@@ -127,7 +127,7 @@ def dtype_and_shape(Array array not None):
         As `Array.numpy`.
     """
     cdef Py_ssize_t offset
-    if array.header.descr is None and array.stype != "numpy.ndarray":
+    if array.header.descr is None and array.header.stype != NUMPY_STYPE:
         return None, array.header.shape
     cdef Header header = readable_header(array, &offset)
     return header.descr, header.shape
