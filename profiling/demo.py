@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from .models import GIB, LLAMAS, Llama
 from .picture import memory_over_time
 from .process import Run, available, run
+from .tables import table
 
 OUT = Path(__file__).parent / "out"
 DEFAULT = "llama-3.2-1b"
@@ -115,7 +115,7 @@ def main(options: argparse.Namespace) -> int:
             runs.append((model.name, flag, run("llama", name, gib, keep, watch=bar)))
         bar = Bar(progress, f"{model.name}, torch", model.nbytes // 2)
         runs.append((f"{model.name}, torch", "False", run("state_dict", name, gib, watch=bar)))
-    console.print(table(runs))
+    console.print(results(runs))
     console.print("torch: a state_dict of bfloat16 tensors; the others: float32 ndarrays.")
     for title, flag, seen in runs:
         result = seen.result
@@ -140,12 +140,10 @@ def shown(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def table(runs: list[tuple[str, str, Run]]) -> Table:
+def results(runs: list[tuple[str, str, Run]]) -> Table:
     """The results, a row a run."""
-    found = Table(title="dict → record → arrays or tensors, each in a fresh process; sizes in GiB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    found.add_column("model", no_wrap=True)
-    for heading in ("keep_input", "entries", "GiB", "peak", "× model", "seconds"):
-        found.add_column(heading, justify="right", no_wrap=True)
+    title = "dict → record → arrays or tensors, each in a fresh process; sizes in GiB"
+    found = table("model", "keep_input", "entries", "GiB", "peak", "× model", "seconds", title=title)
     for name, flag, seen in runs:
         result = seen.result
         found.add_row(

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -17,6 +16,7 @@ from .files_case import ENTRY, LOAD, MAPPED, PIPE, SAVE
 from .models import GIB
 from .process import available, run
 from .round import ENVIRONMENT
+from .tables import table
 
 OPERATIONS = {  # and what stands above its table
     "save": (SAVE, "To a file: written, synced, and renamed over the one that was there. The machine: write of the same bytes."),
@@ -91,10 +91,7 @@ def _table(results: dict[str, dict]) -> Table:
     """A row a library; the first is the machine's own limit."""
     columns = [name for name in COLUMNS if name in next(iter(results.values()))]
     limit = next(iter(results.values()))["seconds"]
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    found.add_column("", no_wrap=True)
-    for heading in (*(COLUMNS[name] for name in columns), "seconds", "× machine"):
-        found.add_column(heading, justify="right", no_wrap=True)
+    found = table("", *(COLUMNS[name] for name in columns), "seconds", "× machine")
     for library, result in results.items():
         shares = (f"{max(result[name], 0) / result['nbytes']:.2f}" for name in columns)
         found.add_row(library, *shares, f"{result['seconds']:.4f}", f"{result['seconds'] / limit:.2f}")

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .models import GIB
 from .process import SAMPLE_EVERY, available
+from .tables import table
 
 if TYPE_CHECKING:
     from .deployment import Environment
@@ -443,10 +443,7 @@ def _said(options: argparse.Namespace, limit: int) -> Iterator[str]:
 
 def _table(cases: list[Case]) -> Table:
     """A column a case."""
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    found.add_column("", no_wrap=True)
-    for case in cases:
-        found.add_column(f"{RECORDS[case.records]}\n{_named(case.arrays)}", justify="right")
+    found = table("", *(f"{RECORDS[case.records]}\n{_named(case.arrays)}" for case in cases))
     found.add_row("[bold]peak so far / model[/]")
     for step, name in PEAKS.items():
         found.add_row(f"  {name}", *(_number(case.peak(step)) for case in cases))

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import flatrecord
+
+from .tables import table
 
 try:
     import flwr.app as flower
@@ -210,17 +210,9 @@ def main(options: argparse.Namespace) -> int:
     todo = operations(options.entries)
     found = measure(todo, options.entries, options.rounds)
     contenders = ["dict", "flatrecord", *(["flwr"] if flower is not None else [])]
-    table = Table(
-        title=f"ns an entry, {options.entries} entries of 16 float32, best of {options.rounds} rounds",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
-    table.add_column("operation", no_wrap=True)
-    for heading in [*contenders, "/dict", *(["flwr/"] if flower is not None else []), "aim", ""]:
-        table.add_column(heading, justify="left" if heading == "aim" else "right", no_wrap=True)
+    title = f"ns an entry, {options.entries} entries of 16 float32, best of {options.rounds} rounds"
+    rows = table("operation", *contenders, "/dict", *(["flwr/"] if flower is not None else []), "aim", "", title=title)
+    rows.columns[-2].justify = "left"
 
     def row(name: str, values: dict[str, float], aim: str, met: bool) -> None:
         ours = values["flatrecord"]
@@ -228,16 +220,16 @@ def main(options: argparse.Namespace) -> int:
         cells.append(f"{ours / values['dict']:.2f}" if "dict" in values else "")
         if flower is not None:
             cells.append(f"{values['flwr'] / ours:.1f}" if "flwr" in values else "")
-        table.add_row(name, *cells, aim, "" if not aim else "met" if met else "missed")
+        rows.add_row(name, *cells, aim, "" if not aim else "met" if met else "missed")
 
     for operation in todo:
         values = found[operation.name]
         row(operation.name, values, operation.aim, operation.met(values))
-    table.add_section()
+    rows.add_section()
     bytes_held = footprints(options.entries)
     row("bytes an entry", bytes_held, "<200 B", bytes_held["flatrecord"] < 200)
     console = Console()
-    console.print(table)
+    console.print(rows)
     console.print(
         "/dict: times dict's; flwr/: how many times faster or smaller than flwr. Aims are on these two.\n"
         "take: a dict of ndarrays goes in and is emptied; for dict, dict(list of pairs); for flwr, a list with "

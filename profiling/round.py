@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from .models import GIB
 from .models import ROUND_LAYER as LAYER
 from .process import available, run
+from .tables import table
 
 MIB = 1 << 20
 LIBRARIES = {"flatrecord": 1.5, "flwr": 3.5}  # and how many times the model each needs
@@ -42,10 +41,7 @@ def main(options: argparse.Namespace) -> int:
             status.update(f"{library}: a round with {layers} layers of 16 MiB")
             results[library] = run("round", library, layers, environment=ENVIRONMENT).result
     console.print(f"A client's round, {layers * LAYER / GIB:g} GiB of float32: peak memory / model\n", soft_wrap=True)
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    found.add_column("step", no_wrap=True)
-    for library in results:
-        found.add_column(library, justify="right", no_wrap=True)
+    found = table("step", *results)
     for step in results["flwr"]["peaks"]:
         found.add_row(step, *(f"{result['peaks'][step] / result['nbytes']:.2f}" for result in results.values()))
     peaks = {library: max(result["peaks"].values()) / result["nbytes"] for library, result in results.items()}

@@ -9,15 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from .files_case import ENTRY
 from .models import GIB
 from .process import Run, available, run
 from .round import ENVIRONMENT
+from .tables import table
 
 MIB = 1 << 20
 CACHES = {"none": "0", "32 MiB, as it is": "", "all of it": str(1 << 20)}  # FLATRECORD_CACHE_MIB
@@ -53,14 +52,6 @@ class Found:
 
     def aim(self, what: str, found: float, met: bool, unit: str = "") -> None:
         self.aims.append((what, f"{found:.2f}{unit}", met))
-
-
-def table(*headings: str) -> Table:
-    """An empty table with a column of names and some of numbers."""
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for i, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if i else "left", no_wrap=True)
-    return made
 
 
 def copies(found: Found) -> None:
