@@ -47,7 +47,14 @@ def test_the_wheel_holds_no_sources(wheel):
     assert {Path(name).stem for name in names if name.endswith(".pyi")} == MODULES
     assert "flatrecord/py.typed" in names
     assert not [name for name in names if name.endswith((".pyx", ".pxd", ".c", ".h"))]
-    assert not [name for name in names if not name.startswith(("flatrecord/", "flatrecord-"))]
+    assert not [name for name in names if not name.startswith(("flatrecord/", "flatrecord-", "pytest_flatrecord.py"))]
+
+
+def test_the_wheel_brings_the_pytest_plugin(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (metadata,) = (name for name in file.namelist() if name.endswith("entry_points.txt"))
+        assert b"[pytest11]\nflatrecord = pytest_flatrecord\n" in file.read(metadata)
+        assert {"pytest_flatrecord.py", "flatrecord/testing.py", "flatrecord/profile/tracked.py"} <= set(file.namelist())
 
 
 def test_the_modules_are_stripped_and_have_no_runpath(wheel, tmp_path):

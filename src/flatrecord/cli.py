@@ -1,4 +1,4 @@
-"""The command ``flatrecord``: what a file holds, the same in another format, and Flower with our records."""
+"""The command ``flatrecord``: what a file holds, the same in another format, a program's memory, and Flower with our records."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from typing import Any
 from . import __version__, hook
 from .convert import Progress, convert, kind_of, opened
 from .hook.versions import KNOWN, flower_version, is_known, require
+from .profile import command as profiling
 from .safetensors import Contents, Entry, inspect
 from .safetensors.outgoing import Outgoing, described
-
-UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+from .sizes import shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, or 1 with the reason on standard error, or 2 if it was not understood."""
+    """Run the command; the exit status is 0, or 1 with the reason on standard error, or 2 if it was not understood.
+
+    That of ``profile`` is the program's own, or 3.
+    """
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -45,7 +48,7 @@ def _fail(reason: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flatrecord", description="Model files at no extra memory.")
+    parser = argparse.ArgumentParser(prog="flatrecord", description="Models at no extra memory: their files, their profile, and Flower.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     formats = (
@@ -67,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("-f", "--force", action="store_true", help="replace TARGET if it is there")
     _add_entry(change)
     change.set_defaults(run=_convert)
+    profile = commands.add_parser(
+        "profile", help="run a program and say how many models it holds at its peak, and where", description=profiling.DESCRIPTION
+    )
+    profiling.add_arguments(profile)
+    profile.set_defaults(run=profiling.run)
     flower = commands.add_parser(
         "flower",
         help="let all Flower processes of this environment use flatrecord",
@@ -133,10 +141,7 @@ def _print_table(contents: Contents) -> None:
 
 
 def _size(nbytes: int) -> str:
-    for unit, name in UNITS:
-        if nbytes >= unit:
-            return f"{nbytes:,} bytes ({nbytes / unit:.2f} {name})"
-    return f"{nbytes} bytes"
+    return f"{nbytes} bytes" if nbytes < 1024 else f"{nbytes:,} bytes ({shown(nbytes)})"
 
 
 def _printable(text: str) -> str:

@@ -14,11 +14,12 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
     no_object_id_recompute,
 )
-from memory.heap import GIB, KIB, MIB, heap
+from memory.sizes import GIB, KIB, MIB
 
 from flatrecord.flower import ArrayRecord
 from flatrecord.flower.pulling import pull_objects
 from flatrecord.flower.pushing import push_objects
+from flatrecord.testing import measure_peak
 
 pytestmark = pytest.mark.memory
 
@@ -59,17 +60,17 @@ def pushed(source: dict[str, np.ndarray], kind, push) -> int:
 @pytest.mark.parametrize("entries", ENTRIES)
 def test_a_reply_of_a_live_model(entries):
     source = model(entries, 2 * GIB)
-    with heap() as measured:
+    with measure_peak() as measured:
         count = pushed(source, ArrayRecord, push_objects)
     assert count > 2 * GIB
-    assert measured.peak <= bound(entries)
+    assert measured.nbytes <= bound(entries)
 
 
 def test_the_bound_on_a_reply_fails_with_flowers_own():
     source = model(64, GIB // 2)
-    with heap() as measured:
+    with measure_peak() as measured:
         pushed(source, flwr.app.ArrayRecord, inflatable_utils.push_objects)
-    assert measured.peak > GIB // 2 > bound(64)
+    assert measured.nbytes > GIB // 2 > bound(64)
 
 
 def incoming(entries: int, total: int) -> tuple[flwr.app.Message, list[str], dict[str, bytes | flwr.app.Message]]:
@@ -87,12 +88,12 @@ def test_a_message_that_comes_in(entries):
     with no_object_id_recompute():
         small = {name: found.deflate() for name, found in objects.items() if not hasattr(found, "data")}
         small |= {name: found.deflate() for name, found in objects.items() if type(found).__name__ == "Array"}
-    with heap() as measured:
+    with measure_peak() as measured:
         contents = pull_objects(ids, lambda object_id: small.get(object_id) or objects[object_id].deflate())
         found = inflatable_utils.inflate_object_from_contents(content.object_id, contents).content["arrays"]
         del contents
         arrays = found.to_numpy_ndarrays(keep_input=False)
-    assert 2 * GIB <= measured.peak <= 2 * GIB + bound(entries) + entries * 4 * KIB
+    assert 2 * GIB <= measured.nbytes <= 2 * GIB + bound(entries) + entries * 4 * KIB
     expected = content.content["arrays"]
     assert len(arrays) == entries and all(
         array[0] == expected[key].numpy()[0] and array.nbytes == expected[key].numpy().nbytes
@@ -103,10 +104,10 @@ def test_a_message_that_comes_in(entries):
 def test_the_bound_on_a_message_fails_where_contents_are_kept():
     total = GIB // 2
     content, ids, objects = incoming(64, total)
-    with heap() as measured:
+    with measure_peak() as measured:
         contents = inflatable_utils.pull_objects(ids, lambda object_id: objects[object_id].deflate())
         inflatable_utils.inflate_object_from_contents(content.object_id, contents, keep_object_contents=True)
-    assert measured.peak > 2 * total > total + bound(64) + 64 * 4 * KIB
+    assert measured.nbytes > 2 * total > total + bound(64) + 64 * 4 * KIB
 
 
 def test_a_consumable_record_is_let_go_while_it_is_sent():

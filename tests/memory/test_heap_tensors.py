@@ -5,9 +5,10 @@ Each bound is proved able to fail by a control that duplicates.
 
 import pytest
 import torch
-from memory.heap import GIB, KIB, beginnings, heap
+from memory.sizes import GIB, KIB, beginnings
 
 from flatrecord import Array, ArrayRecord, ParametersRecord
+from flatrecord.testing import measure_peak
 
 pytestmark = pytest.mark.memory
 
@@ -45,9 +46,9 @@ def flat(entries: int) -> int:
 @pytest.mark.parametrize("keep_input", [False, True])
 def test_a_state_dict_is_taken_or_borrowed_whole(entries, dtype, keep_input):
     source = state_dict(entries, dtype)
-    with heap() as measured:
+    with measure_peak() as measured:
         record = ParametersRecord.from_torch_state_dict(source, keep_input, copy=False if keep_input else None)
-    assert measured.peak <= flat(entries)
+    assert measured.nbytes <= flat(entries)
     assert {array.ownership for array in record.values()} == {"borrowed" if keep_input else "taken"}
 
 
@@ -55,66 +56,66 @@ def test_a_live_model_is_copied_exactly_once(entries, dtype):
     source = state_dict(entries, dtype, GIB)
     model = {key: tensor.detach() for key, tensor in source.items()}
     total = nbytes(model)
-    with heap() as measured:
+    with measure_peak() as measured:
         record = ParametersRecord.from_torch_state_dict(source)
-    assert total - entries * KIB <= measured.peak <= total + beginnings(entries, total) + flat(entries)
+    assert total - entries * KIB <= measured.nbytes <= total + beginnings(entries, total) + flat(entries)
     assert len(record) == entries and not source
-    assert measured.peak > flat(entries)  # and so the bound on taking fails here
+    assert measured.nbytes > flat(entries)  # and so the bound on taking fails here
 
 
 def test_two_gibibytes_of_a_live_model_are_copied_exactly_once(dtype):
     source = state_dict(64, dtype)
-    with heap() as measured:
+    with measure_peak() as measured:
         record = ArrayRecord.from_torch_state_dict(source)
-    assert MODEL <= measured.peak <= MODEL + beginnings(64, MODEL) + flat(64)
+    assert MODEL <= measured.nbytes <= MODEL + beginnings(64, MODEL) + flat(64)
     assert {array.ownership for array in record.values()} == {"snapshot"}
 
 
 @pytest.mark.parametrize("keep_input", [False, True])
 def test_to_torch_state_dict_duplicates_nothing(entries, dtype, keep_input):
     record = ParametersRecord(state_dict(entries, dtype))
-    with heap() as measured:
+    with measure_peak() as measured:
         out = record.to_torch_state_dict(keep_input=keep_input)
-    assert measured.peak <= flat(entries)
+    assert measured.nbytes <= flat(entries)
     assert len(out) == entries and all(tensor.is_inference() is keep_input for tensor in out.values())
 
 
 def test_the_bound_on_the_way_out_fails_where_arrays_are_in_use(entries):
     record = ParametersRecord(state_dict(entries, torch.bfloat16, GIB))
     views = record.to_torch_state_dict()
-    with heap() as measured:
+    with measure_peak() as measured:
         record.to_torch_state_dict(keep_input=False)
-    assert measured.peak >= nbytes(views) > flat(entries)
+    assert measured.nbytes >= nbytes(views) > flat(entries)
 
 
 def test_tied_weights_are_copied_once(dtype):
     source = dict.fromkeys(("embed", "head"), torch.empty(GIB // dtype.itemsize, dtype=dtype))
-    with heap() as measured:
+    with measure_peak() as measured:
         record = ParametersRecord(source, keep_input=True)
-    assert GIB <= measured.peak <= GIB + flat(2)
+    assert GIB <= measured.nbytes <= GIB + flat(2)
     assert record.count_memory() == GIB and record.count_bytes() > 2 * GIB
-    with heap() as measured:
+    with measure_peak() as measured:
         out = record.to_torch_state_dict(copy=True)
-    assert GIB <= measured.peak <= GIB + flat(2) and len(out) == 2
+    assert GIB <= measured.nbytes <= GIB + flat(2) and len(out) == 2
 
 
 def test_conjugate_views_cost_one_entry_at_a_time():
     source = {str(i): tensor.conj() for i, tensor in enumerate(state_dict(64, torch.complex64, GIB).values())}
-    with heap() as measured:
+    with measure_peak() as measured:
         record = ParametersRecord(source)
     # memray does not see the model's own memory, made before, being given back: what is counted is
     # each copy, and none twice.
-    assert GIB <= measured.peak <= GIB + beginnings(64, GIB) + flat(64)
+    assert GIB <= measured.nbytes <= GIB + beginnings(64, GIB) + flat(64)
     assert {array.ownership for array in record.values()} == {"taken"}
 
 
 def test_a_single_array(dtype):
     tensor = torch.empty(GIB // dtype.itemsize, dtype=dtype)
-    with heap() as measured:
+    with measure_peak() as measured:
         array = Array(tensor, copy=False)
         array.torch()
         [len(chunk) for chunk in array.chunks()]
-    assert measured.peak <= flat(1)
-    with heap() as measured:
+    assert measured.nbytes <= flat(1)
+    with measure_peak() as measured:
         Array(tensor)
-    assert GIB <= measured.peak <= GIB + flat(1)
+    assert GIB <= measured.nbytes <= GIB + flat(1)

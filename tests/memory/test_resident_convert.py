@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from memory.heap import GIB, MIB
+from memory.sizes import GIB, MIB
 
 from flatrecord import ParametersRecord
 from flatrecord.convert import convert

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from memory.heap import GIB, MIB
+from memory.sizes import GIB, MIB
 
 pytestmark = pytest.mark.memory
 

@@ -1,0 +1,158 @@
+"""The command ``flatrecord profile``: its options, the process it starts, and what becomes of the result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from .. import sizes
+
+if TYPE_CHECKING:
+    from .results import Profile
+
+EXCEEDED = 3  # the exit status where the peak was more than --max-ratio
+PICTURES = (".png", ".svg", ".pdf")
+DESCRIPTION = (
+    "Run a Python program under memray and say, in terms of its model: how much memory it took at its peak, which lines held more "
+    "than one model then, and since when. The model's size is that of the largest record or state_dict that passes through "
+    "flatrecord, torch, safetensors or Flower, or what --model-bytes says. The exit status is the program's own; 3 if --max-ratio is "
+    "exceeded."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``flatrecord profile``."""
+    parser.add_argument("-m", dest="module", action="store_true", help="the program is a module, as for python -m")
+    parser.add_argument("--model-bytes", type=_size, metavar="SIZE", help="size of the model, such as 7.5GiB")
+    parser.add_argument(
+        "--max-ratio", type=_ratio, metavar="N", help=f"exit with status {EXCEEDED} if the peak is more than N models"
+    )
+    parser.add_argument("--plot", type=_picture, metavar="FILE", help=f"write a timeline ({', '.join(PICTURES)})")
+    parser.add_argument("--html", type=_output, metavar="FILE", help="write memray's flame graph of the peak, one file that needs no network")
+    parser.add_argument("--json", type=_output, metavar="FILE", help="write all of it for other programs")
+    parser.add_argument("--capture", type=_output, metavar="FILE", help="keep what memray has captured, for its other reporters")
+    parser.add_argument(
+        "--python-allocators",
+        action="store_true",
+        help="see each Python object, not only the 1 MiB arenas they lie in: more exact for small models, and slower",
+    )
+    parser.add_argument("program", metavar="SCRIPT", help="the script, or with -m the module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Profile the program, print the report, and write what was asked for; the exit status."""
+    for module, option in (("memray", True), ("rich", True), ("matplotlib", options.plot)):
+        if option and find_spec(module) is None:
+            raise ImportError(f"flatrecord profile needs {module}: pip install 'flatrecord[profile]'")
+    if not options.module and not Path(options.program).is_file():
+        raise FileNotFoundError(f"there is no script {options.program} (a module is named with -m)")
+    with TemporaryDirectory(prefix="flatrecord-profile-") as folder:
+        capture = options.capture or Path(folder) / "capture.bin"
+        profile = _profiled(options, capture, Path(folder) / "notes")
+        return _told(profile, options, capture)
+
+
+def _profiled(options: argparse.Namespace, capture: Path, notes: Path) -> Profile:
+    """Run the program to its end."""
+    notes.touch()
+    settings = json.dumps({"module": options.module, "python_allocators": options.python_allocators})
+    command = [sys.executable, "-m", f"{__package__}.tracked", str(capture), str(notes), settings, options.program]
+    with subprocess.Popen([*command, *options.arguments]) as process, _signals_are_for(process):
+        status = process.wait()
+    from rich.console import Console
+
+    from . import captures
+    from .notes import read
+    from .results import Profile
+
+    if not capture.exists() or not capture.stat().st_size:
+        raise RuntimeError(f"{options.program} ended with status {status} before anything was captured")
+    with Console(stderr=True).status("reading what memray has captured"):
+        captured = captures.read(capture)
+    title = f"-m {options.program}" if options.module else options.program
+    return Profile(title, status if status >= 0 else 128 - status, captured, read(notes), options.model_bytes)
+
+
+def _told(profile: Profile, options: argparse.Namespace, capture: Path) -> int:
+    """Print the report and write the files; the exit status."""
+    from .report import standard_output, print_report
+
+    console = standard_output()
+    print_report(profile, console)
+    if options.plot:
+        from .timeline import draw
+
+        draw(profile, options.plot)
+    if options.json:
+        options.json.write_text(json.dumps(profile.as_json(), indent=1) + "\n")
+    if options.html:
+        reporter = [sys.executable, "-m", "memray", "flamegraph", "--no-web", "--force", "-o", str(options.html), str(capture)]
+        subprocess.run(reporter, check=True, capture_output=True)
+    written: list[tuple[str, Any]] = [
+        ("timeline", options.plot), ("flame graph", options.html), ("JSON", options.json), ("capture", options.capture)
+    ]  # fmt: skip
+    for what, path in written:
+        if path:
+            console.print(f"{what}: {path}", soft_wrap=True, highlight=False, markup=False)
+    if profile.exit_status:
+        return profile.exit_status
+    if options.max_ratio is None:
+        return 0
+    if profile.ratio is None:
+        raise ValueError("--max-ratio: no record or state_dict passed through, so that the model's size is unknown: give --model-bytes")
+    if profile.ratio > options.max_ratio:
+        console.print(f"\nThe peak is {profile.ratio:.3f} models, more than the {options.max_ratio:g} of --max-ratio.", style="bold red", highlight=False)
+        return EXCEEDED
+    return 0
+
+
+@contextmanager
+def _signals_are_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """What should end us ends the program, of which we still report. (Ctrl-C reaches both processes.)"""
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _size(text: str) -> int:
+    try:
+        return sizes.parsed(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _ratio(text: str) -> float:
+    ratio = float(text)
+    if not 0 < ratio < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return ratio
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder")
+    return path
+
+
+def _picture(text: str) -> Path:
+    path = _output(text)
+    if path.suffix not in PICTURES:
+        raise argparse.ArgumentTypeError(f"must end in one of {', '.join(PICTURES)}, got {text}")
+    return path

@@ -1,0 +1,155 @@
+"""What a profile says: in terms of the model, who held how much of the peak and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .captures import Capture, Holder
+from .notes import Call, Notes
+
+SHOWN = 0.01  # of the model, or of the peak where no model is known: what holds less is not worth a line
+FULL = 1.02  # models: what is allocated beyond is beyond the first
+
+
+@dataclass
+class Share:
+    """What one line held at the peak.
+
+    Attributes
+    ----------
+    holder : Holder
+        Line and bytes.
+    models : float or None
+        How many models that is.
+    beyond : int
+        How many of its bytes came when a whole model was there already.
+    """
+
+    holder: Holder
+    models: float | None
+    beyond: int
+
+
+@dataclass
+class Profile:
+    """A program's profile.
+
+    Attributes
+    ----------
+    title : str
+        Script or module.
+    exit_status : int
+        As a shell gives it: 128 and the signal, where one ended it.
+    capture : Capture
+        What memray saw.
+    notes : Notes
+        What passed through.
+    given : int or None
+        The model's size in bytes, where the user has told it.
+    """
+
+    title: str
+    exit_status: int
+    capture: Capture
+    notes: Notes
+    given: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran."""
+        return self.notes.ended.get("time", float(self.capture.times[-1])) - self.began
+
+    @property
+    def began(self) -> float:
+        """When, in seconds since the epoch."""
+        return self.notes.started.get("time", float(self.capture.times[0]))
+
+    @property
+    def model(self) -> int | None:
+        """The model's size in bytes; None if it was not given and nothing passed through."""
+        seen = self.notes.model
+        return self.given or (seen.nbytes if seen else None)
+
+    @property
+    def seen(self) -> Call | None:
+        """Where the model passed through; None if its size was given, or if it did not."""
+        return None if self.given else self.notes.model
+
+    @property
+    def ratio(self) -> float | None:
+        """The peak over the model, without what libraries had allocated as they were imported."""
+        return self.capture.counted / self.model if self.model else None
+
+    @property
+    def resident(self) -> int:
+        """The highest memory of the process, in bytes (VmHWM; of one that was killed, as far as it was seen)."""
+        return int(self.notes.ended.get("peak", self.capture.resident.max()))
+
+    def shares(self) -> list[Share]:
+        """The lines that held the peak, the first to allocate first."""
+        least = SHOWN * (self.model or self.capture.peak)
+        found: list[Share] = []
+        so_far = 0
+        for holder in sorted(self.capture.holders, key=lambda holder: holder.since):
+            if holder.nbytes < least:
+                continue
+            so_far += holder.nbytes
+            beyond = so_far - self.model if self.model and so_far > FULL * self.model else 0
+            found.append(Share(holder, self.model and holder.nbytes / self.model, min(beyond, holder.nbytes)))
+        return found
+
+    def moments(self) -> Iterator[tuple[Call, float, float]]:
+        """Calls and phases with the seconds from the program's beginning to theirs and to their end."""
+        for call in self.notes.calls:
+            yield call, call.began - self.began, min(call.ended - self.began, self.seconds)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it for other programs: sizes in bytes, times in seconds from the beginning."""
+        seen = self.seen
+        return {
+            "program": self.title,
+            "exit_status": self.exit_status,
+            "seconds": self.seconds,
+            "model": {
+                "nbytes": self.model,
+                "source": "given" if self.given else seen and seen.name,
+                "entries": seen and seen.entries,
+                "where": seen and seen.place and str(seen.place),
+            },
+            "peak": {
+                "nbytes": self.capture.peak,
+                "imports": self.capture.imports,
+                "counted": self.capture.counted,
+                "models": self.ratio,
+                "seconds": self.capture.peak_time - self.began,
+            },
+            "process": {"peak": self.resident, "at_start": int(self.notes.started.get("resident", 0))},
+            "held_at_peak": [
+                {
+                    "file": share.holder.blame.place.file,
+                    "line": share.holder.blame.place.line,
+                    "function": share.holder.blame.place.function,
+                    "source": share.holder.blame.place.source,
+                    "called": share.holder.blame.via,
+                    "callers": [str(place) for place in share.holder.blame.callers],
+                    "nbytes": share.holder.nbytes,
+                    "models": share.models,
+                    "beyond_one_model": share.beyond,
+                    "since": share.holder.since - self.began,
+                }
+                for share in self.shares()
+            ],
+            "calls": [
+                {
+                    "name": call.name,
+                    "where": call.place and str(call.place),
+                    "began": began,
+                    "ended": ended,
+                    "nbytes": call.nbytes,
+                    "entries": call.entries,
+                }
+                for call, began, ended in self.moments()
+            ],
+        }
