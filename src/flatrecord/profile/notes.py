@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -72,7 +73,8 @@ class Writer:
     def __init__(self, path: str) -> None:
         self._file = open(path, "a", buffering=1, encoding="utf-8")
         self._lock = Lock()
-        self._count = self._largest = 0
+        self._numbers = count(1)
+        self._largest = 0
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +91,10 @@ class Writer:
 
     def begin(self, name: str, place: Place | None) -> int:
         """A call begins; its number."""
-        self._count += 1
-        if self._count <= MOST:
-            self.say(call=self._count, name=name, place=place, began=time.time())
-        return self._count
+        number = next(self._numbers)
+        if number <= MOST:
+            self.say(call=number, name=name, place=place, began=time.time())
+        return number
 
     def end(self, number: int, name: str, place: Place | None, nbytes: int = 0, entries: int = 0) -> None:
         """A call has ended, through which a model went that takes so many bytes in so many arrays."""

@@ -8,7 +8,6 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 Frame = tuple[str, str, int]  # function, file and line, as memray has them
@@ -83,9 +82,17 @@ OURS = os.path.join(os.path.dirname(PROFILER), "")
 PARENT = os.path.join(os.path.dirname(OURS[:-1]), "")  # of the package, which may be somebody's working tree
 
 
-@lru_cache(maxsize=None)
+_known: dict[str, str | None] = {}
+
+
 def inside_library(file: str) -> str | None:
     """The path of a source file from its package on, if it is Python's, an installed package's or ours; else None."""
+    if file not in _known:
+        _known[file] = _below_package(file)
+    return _known[file]
+
+
+def _below_package(file: str) -> str | None:
     if file.startswith(GENERATED):
         return file
     path = os.path.abspath(file)
