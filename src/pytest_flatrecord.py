@@ -30,6 +30,8 @@ def peak_memory(record_property: Callable[[str, object], None]) -> Callable[...,
     @contextmanager
     def measured(model_bytes: int | None = None, *args: Any, resident: bool = False, **kwargs: Any) -> Iterator[Peak]:
         __tracebackhide__ = True
+        if model_bytes is None and (args or kwargs):
+            raise TypeError(f"peak_memory needs model_bytes to assert anything; got only {[*args, *kwargs]}")
         block = measure_peak if model_bytes is None else partial(assert_flat, model_bytes, *args, **kwargs)
         peak: Peak | None = None
         try:

@@ -1,12 +1,15 @@
 """flatrecord.testing and the pytest plugin: what they measure, what they refuse, and what they say."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import memray
 import numpy as np
 import pytest
 
@@ -39,7 +42,8 @@ def test_a_duplicate_is_not_and_the_error_names_its_line():
     with pytest.raises(AssertionError) as caught, assert_flat(MODEL):
         duplicated(model)
     message = str(caught.value)
-    assert message.startswith("the block held 64.00 MiB at its peak, 1.00 models of 64.00 MiB; allowed are 0.05\nheld at the peak by:\n")
+    assert message.startswith("the block held 64.00 MiB at its peak, 1.00 models of 64.00 MiB; allowed are 0.05, which is ")
+    assert " bytes less\nheld at the peak by:\n" in message
     line = Path(__file__).read_text().splitlines().index("    return {name: array.copy() for name, array in model.items()}") + 1
     assert f"64.00 MiB   1.00  tests/test_testing.py:{line} < tests/test_testing.py:" in message.replace(str(Path.cwd()) + "/", "")
     assert "return {name: array.copy() for name, array in model.items()}\n" in message and "all others" in message
@@ -67,12 +71,48 @@ def test_an_error_in_the_block_comes_through():
 
 
 @pytest.mark.parametrize("resident", [False, True])
-def test_it_refuses_where_memray_is_tracking(resident):
-    with measure_peak(), pytest.raises(RuntimeError, match="memray is tracking this process already"):
+def test_it_refuses_where_memray_is_tracking(resident, tmp_path):
+    with memray.Tracker(tmp_path / "x.bin"), pytest.raises(RuntimeError, match="memray is tracking this process already"):
         with assert_flat(MODEL, resident=resident):
             pass
     with measure_peak():  # which is over now
         pass
+
+
+@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("inner", [False, True])
+def test_it_refuses_within_another_and_beside_one(outer, inner):
+    with measure_peak(resident=outer) as peak:
+        np.ones(MODEL, np.uint8)
+        with pytest.raises(RuntimeError, match="another block of this process is being measured"), measure_peak(resident=inner):
+            pass
+        with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="another block of this process is being measured"):
+            pool.submit(measure_peak(resident=inner).__enter__).result()
+    assert outer or peak.nbytes >= MODEL  # a process that is not fresh may have the memory already
+
+
+def test_it_is_no_decorator():
+    with pytest.raises(TypeError, match="not callable"):
+
+        @assert_flat(MODEL)
+        async def test():  # which would be left before it has run
+            pass
+
+
+def test_a_fork_that_leaves_the_block_spoils_nothing():
+    with measure_peak() as peak:
+        array = np.ones(MODEL, np.uint8)
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if peak.nbytes == -1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert peak.nbytes == pytest.approx(array.nbytes, rel=0.01)
+
+
+def test_imports_in_the_block_have_a_name():
+    script = "from flatrecord.testing import assert_flat\nwith assert_flat(1 << 20):\n    import torch\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and re.search(r"MiB +\d\d\.\d\d +libraries that were imported\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("resident", [False, True])
@@ -148,6 +188,10 @@ def test_doubled(peak_memory):
     with peak_memory(5 << 20, tolerance=0.1):
         np.empty(5 << 20, np.uint8)
 
+def test_nothing(peak_memory):
+    with peak_memory(tolerance=0.1):
+        pass
+
 def test_resident(peak_memory):
     with peak_memory(resident=True) as peak:
         x = np.ones(32 << 20, np.uint8)
@@ -159,8 +203,9 @@ def test_the_plugin(tmp_path):
     (tmp_path / "test_suite.py").write_text(SUITE)
     command = [sys.executable, "-m", "pytest", "-v", "--junit-xml=report.xml", "test_suite.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 1 and "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and "2 failed, 3 passed" in done.stdout, done.stdout + done.stderr
     assert "AssertionError: the block held 5.00 MiB at its peak, 1.00 models of 5.00 MiB; allowed are 0.1" in done.stdout
+    assert "TypeError: peak_memory needs model_bytes" in done.stdout
     assert "np.empty(5 << 20, np.uint8)" in done.stdout and "flatrecord/testing.py" not in done.stdout.split("short test summary")[0]
     listed = done.stdout.split("= peak memory =")[1]
     assert "3.00 MiB  test_suite.py::test_measured" in listed and "5.00 MiB  test_suite.py::test_doubled" in listed

@@ -19,6 +19,7 @@ from .profile import command as profiling
 from .safetensors import Contents, Entry, inspect
 from .safetensors.outgoing import Outgoing, described
 from .sizes import shown
+from .terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(reason: str) -> int:
-    print(f"flatrecord: {_printable(reason)}", file=sys.stderr)
+    print(f"flatrecord: {printable(reason)}", file=sys.stderr)
     return 1
 
 
@@ -125,28 +126,23 @@ def _print_table(contents: Contents) -> None:
     rows = [("name", "dtype", "shape", "bytes")]
     for name, entry in contents.entries.items():
         kind = entry.dtype if entry.stype == "numpy.ndarray" else f"{entry.dtype} ({entry.stype})"
-        rows.append((_printable(name), _printable(kind), "×".join(map(str, entry.shape)) or "scalar", f"{entry.nbytes:,}"))
+        rows.append((printable(name), printable(kind), "×".join(map(str, entry.shape)) or "scalar", f"{entry.nbytes:,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, dtype, shape, nbytes in rows:
         print(f"{name:<{widths[0]}}  {dtype:<{widths[1]}}  {shape:<{widths[2]}}  {nbytes:>{widths[3]}}")
     for key, value in contents.metadata.items():
-        print(f"metadata {_printable(key)}: {_printable(value)}")
+        print(f"metadata {printable(key)}: {printable(value)}")
     count = len(contents.entries)
     print(f"{count} {'entry' if count == 1 else 'entries'}, {_size(contents.nbytes)}")
     dtypes: Counter[str] = Counter()
     for entry in contents.entries.values():
         dtypes[entry.dtype] += entry.nbytes
     if len(dtypes) > 1:
-        print(", ".join(f"{_printable(dtype)}: {_size(nbytes)}" for dtype, nbytes in dtypes.most_common()))
+        print(", ".join(f"{printable(dtype)}: {_size(nbytes)}" for dtype, nbytes in dtypes.most_common()))
 
 
 def _size(nbytes: int) -> str:
     return f"{nbytes} bytes" if nbytes < 1024 else f"{nbytes:,} bytes ({shown(nbytes)})"
-
-
-def _printable(text: str) -> str:
-    """`text` without what a terminal would act on: names come from anybody."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # ---------------------------------------------------------------------------------------- convert
@@ -159,7 +155,7 @@ def _convert(options: argparse.Namespace) -> int:
     with _bar(os.path.basename(options.target)) as (begin, progress):
         count = convert(options.source, options.target, entry=options.entry, begin=begin, progress=progress)
     entries = "entry" if count == 1 else "entries"
-    print(f"{_printable(options.target)}: {count} {entries}, {_size(os.path.getsize(options.target))}")
+    print(f"{printable(options.target)}: {count} {entries}, {_size(os.path.getsize(options.target))}")
     return 0
 
 
@@ -178,7 +174,7 @@ def _bar(name: str) -> Iterator[tuple[Progress | None, Progress | None]]:
         return
     columns: tuple[Any, ...] = (BarColumn(None), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn())
     with Bar("{task.description}", *columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(_printable(name).replace("[", "\\["), total=None)
+        task = bar.add_task(printable(name).replace("[", "\\["), total=None)
         yield lambda total: bar.update(task, total=total), lambda count: bar.advance(task, count)
 
 

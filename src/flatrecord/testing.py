@@ -5,16 +5,19 @@ For pytest there is the fixture ``peak_memory``, which is there wherever flatrec
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
+from threading import Lock
 from typing import Any, TypeVar
 
 from ._core.buffer import empty_cache
@@ -27,6 +30,8 @@ __all__ = ["Peak", "assert_flat", "in_fresh_process", "measure_peak"]
 LINES = 8  # that are named in an error
 Result = TypeVar("Result")
 
+_measuring = Lock()  # held while a block of this process is measured
+
 
 @dataclass
 class Peak:
@@ -38,23 +43,34 @@ class Peak:
         Bytes; -1 until the block has ended.
     resident : bool
         Whether this is memory that was resident, or memory that was asked for.
+    imports : int
+        How much of it libraries had allocated as they were imported. 0 where `resident`.
     held : list of (Blame, int)
         Which lines held it, and how many bytes each; the largest first. Empty where `resident`.
     """
 
     nbytes: int = -1
     resident: bool = False
+    imports: int = 0
     held: list[tuple[Blame, int]] = field(default_factory=list)
 
-    def described(self, model_bytes: int) -> str:
-        """The lines that held it, with what they held as multiples of a model."""
-        rows = [f"{shown(nbytes):>12}  {nbytes / model_bytes:5.2f}  {_described(blame)}" for blame, nbytes in self.held[:LINES]]
-        rest = self.nbytes - sum(nbytes for _, nbytes in self.held[:LINES])
-        return "\n".join([*rows, f"{shown(rest):>12}  {rest / model_bytes:5.2f}  all others"])
+
+class _Block(AbstractContextManager[Peak]):
+    """What stands in a ``with``; no decorator, which a coroutine's or a generator's function would leave before it has run."""
+
+    def __init__(self, manager: AbstractContextManager[Peak]) -> None:
+        self._manager = manager
+
+    def __enter__(self) -> Peak:
+        __tracebackhide__ = True  # pytest then shows the test, not this
+        return self._manager.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        __tracebackhide__ = True
+        return self._manager.__exit__(*error)
 
 
-@contextmanager
-def measure_peak(*, resident: bool = False) -> Iterator[Peak]:
+def measure_peak(*, resident: bool = False) -> AbstractContextManager[Peak]:
     """Measure what a block takes at its peak, over what was there before it.
 
     Parameters
@@ -62,52 +78,30 @@ def measure_peak(*, resident: bool = False) -> Iterator[Peak]:
     resident : bool
         False measures what is asked for, touched or not, with memray: exact to the byte, whatever ran before, and tells
         the lines. It counts mappings of files in full. True measures what the system gives the process (``VmHWM`` over the
-        ``VmRSS`` at the beginning, Linux only): what it is killed for. It is exact to some MiB, and only where the process has
+        ``VmRSS`` at the beginning, Linux only): what it is killed for. It is exact to about 1 MiB, and only where the process has
         not freed much memory before, which it may use again: see `in_fresh_process`.
 
-    Yields
-    ------
-    Peak
-        Filled when the block has ended.
+    Returns
+    -------
+    context manager
+        It gives a `Peak`, which is filled when the block has ended.
 
     Raises
     ------
     RuntimeError
-        If memray or tracemalloc is tracking this process already, as in another such block: their own memory would be measured.
+        On entry, if another block of this process is being measured, or memray or tracemalloc is tracking it: their own memory
+        would be measured.
     ImportError
-        If memray is needed and not installed.
+        On entry, if memray is needed and not installed.
     OSError
-        If `resident` is asked for on another system than Linux.
+        On entry, if `resident` is asked for on another system than Linux.
     """
-    __tracebackhide__ = True
-    _refuse_other_trackers()
-    empty_cache()  # what is in it was asked for before
-    peak = Peak(resident=resident)
-    if resident:
-        before = status("VmRSS")
-        forget_peak()
-        try:
-            yield peak
-        finally:
-            peak.nbytes = status("VmHWM") - before
-        return
-    try:
-        import memray
-    except ImportError:
-        raise ImportError("flatrecord.testing needs memray, but for resident=True: pip install 'flatrecord[profile]'") from None
-
-    with TemporaryDirectory(prefix="flatrecord-testing-") as folder:
-        path = Path(folder) / "capture.bin"
-        try:
-            # Without trace_python_allocators the 1 MiB arenas of pymalloc would show, not the objects.
-            with memray.Tracker(path, trace_python_allocators=True):
-                yield peak
-        finally:
-            _read(path, peak)
+    return _Block(_measured(resident))
 
 
-@contextmanager
-def assert_flat(model_bytes: int, tolerance: float = 0.05, *, copies: float = 0, resident: bool = False) -> Iterator[Peak]:
+def assert_flat(
+    model_bytes: int, tolerance: float = 0.05, *, copies: float = 0, resident: bool = False
+) -> AbstractContextManager[Peak]:
     """Assert that a block makes no more copies of a model than it should.
 
     Parameters
@@ -123,19 +117,20 @@ def assert_flat(model_bytes: int, tolerance: float = 0.05, *, copies: float = 0,
     resident : bool
         As for `measure_peak`.
 
-    Yields
-    ------
-    Peak
-        Filled when the block has ended.
+    Returns
+    -------
+    context manager
+        It gives a `Peak`, which is filled when the block has ended.
 
     Raises
     ------
-    AssertionError
-        If the peak was more than ``(copies + tolerance) * model_bytes``; the message names the lines that held it.
-    RuntimeError, ImportError, OSError
-        As for `measure_peak`.
     ValueError
         If `model_bytes` is not above 0, or `tolerance` or `copies` is below.
+    AssertionError
+        When the block ends, if the peak was more than ``(copies + tolerance) * model_bytes``; the message names the lines that
+        held it.
+    RuntimeError, ImportError, OSError
+        As for `measure_peak`.
 
     Examples
     --------
@@ -143,19 +138,9 @@ def assert_flat(model_bytes: int, tolerance: float = 0.05, *, copies: float = 0,
     >>> with assert_flat(sum(array.nbytes for array in model.values())):
     ...     record = flatrecord.ParametersRecord(model)
     """
-    __tracebackhide__ = True  # pytest then shows the test, not this
     if not model_bytes > 0 or not tolerance >= 0 or not copies >= 0:
         raise ValueError(f"model_bytes must be above 0, tolerance and copies at least 0; got {model_bytes}, {tolerance} and {copies}")
-    with measure_peak(resident=resident) as peak:
-        yield peak
-    allowed = (copies + tolerance) * model_bytes
-    if peak.nbytes > allowed:
-        kind = "resident memory grew by" if resident else "the block held"
-        where = f"held at the peak by:\n{peak.described(model_bytes)}" if peak.held else "without resident=True the lines are named"
-        raise AssertionError(
-            f"{kind} {shown(peak.nbytes)} at its peak, {peak.nbytes / model_bytes:.2f} models of {shown(model_bytes)}; "
-            f"allowed are {copies + tolerance:g}\n{where}"
-        )
+    return _Block(_asserted(model_bytes, copies + tolerance, resident))
 
 
 def in_fresh_process(function: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
@@ -171,7 +156,7 @@ def in_fresh_process(function: Callable[..., Result], /, *args: Any, **kwargs: A
     Returns
     -------
     object
-        What it returns.
+        What it returns, which is pickled, too.
 
     Raises
     ------
@@ -184,37 +169,107 @@ def in_fresh_process(function: Callable[..., Result], /, *args: Any, **kwargs: A
         try:
             return pool.submit(function, *args, **kwargs).result()
         except BrokenProcessPool:
-            raise RuntimeError(f"the process in which {function.__qualname__} was called ended before it returned: was it killed?") from None
+            raise RuntimeError(
+                f"the process in which {function.__qualname__} was called ended before it returned: it was killed, or what it returned "
+                "or raised cannot be pickled"
+            ) from None
 
 
-def _refuse_other_trackers() -> None:
-    """Raise if something is tracking allocations, whose own memory and hooks would be in the way."""
+@contextmanager
+def _measured(resident: bool) -> Iterator[Peak]:
     __tracebackhide__ = True
     if tracemalloc.is_tracing():
         raise RuntimeError("tracemalloc is tracing this process: what it needs itself would be measured; stop it before")
-    if "memray" not in sys.modules:
-        return
-    memray: Any = sys.modules["memray"]
-    with TemporaryDirectory(prefix="flatrecord-testing-") as folder:
+    if not _measuring.acquire(blocking=False):
+        raise RuntimeError("another block of this process is being measured, around this one or in another thread: they do not nest")
+    try:
+        peak = Peak(resident=resident)
+        empty_cache()  # what is in it was asked for before
+        with (_resident if resident else _heap)(peak):
+            yield peak
+    finally:
+        _measuring.release()
+
+
+@contextmanager
+def _resident(peak: Peak) -> Iterator[None]:
+    __tracebackhide__ = True
+    if "memray" in sys.modules:
+        with TemporaryDirectory(prefix="flatrecord-testing-") as folder:
+            _started(Path(folder) / "probe.bin").__exit__(None, None, None)
+    before = status("VmRSS")
+    forget_peak()
+    try:
+        yield
+    finally:
+        peak.nbytes = status("VmHWM") - before
+
+
+@contextmanager
+def _heap(peak: Peak) -> Iterator[None]:
+    __tracebackhide__ = True
+    process, folder = os.getpid(), Path(mkdtemp(prefix="flatrecord-testing-"))
+    try:
+        tracker = _started(folder / "capture.bin")
         try:
-            with memray.Tracker(Path(folder) / "probe.bin"):
-                pass
-        except RuntimeError:
-            raise RuntimeError(
-                "memray is tracking this process already (memray run, pytest --memray, flatrecord profile, or a block around this one): "
-                "its trackers do not nest"
-            ) from None
+            yield
+        finally:
+            tracker.__exit__(None, None, None)
+            if os.getpid() == process:  # and not a fork of it that leaves the block, too
+                _read(folder / "capture.bin", peak)
+    finally:
+        if os.getpid() == process:
+            shutil.rmtree(folder)
+
+
+def _started(path: Path) -> Any:
+    """A tracker of memray's at work."""
+    __tracebackhide__ = True
+    try:
+        import memray
+    except ImportError:
+        raise ImportError("flatrecord.testing needs memray, but for resident=True: pip install 'flatrecord[profile]'") from None
+    # Without trace_python_allocators the 1 MiB arenas of pymalloc would show, not the objects.
+    tracker = memray.Tracker(path, trace_python_allocators=True)
+    try:
+        tracker.__enter__()
+    except RuntimeError:
+        raise RuntimeError("memray is tracking this process already (memray run, pytest --memray or flatrecord profile): two cannot") from None
+    return tracker
 
 
 def _read(path: Path, peak: Peak) -> None:
     from .profile import captures
 
     captured = captures.read(path)
-    peak.nbytes = captured.peak
+    peak.nbytes, peak.imports = captured.peak, captured.imports
     peak.held = [(holder.blame, holder.nbytes) for holder in captured.holders if holder.nbytes]
 
 
-def _described(blame: Blame) -> str:
+@contextmanager
+def _asserted(model_bytes: int, allowed: float, resident: bool) -> Iterator[Peak]:
+    __tracebackhide__ = True
+    with _measured(resident) as peak:
+        yield peak
+    if peak.nbytes > allowed * model_bytes:
+        kind = "resident memory grew by" if resident else "the block held"
+        where = "without resident=True the lines are named" if resident else f"held at the peak by:\n{_described(peak, model_bytes)}"
+        raise AssertionError(
+            f"{kind} {shown(peak.nbytes)} at its peak, {peak.nbytes / model_bytes:.2f} models of {shown(model_bytes)}; allowed are "
+            f"{allowed:g}, which is {peak.nbytes - int(allowed * model_bytes):,} bytes less\n{where}"
+        )
+
+
+def _described(peak: Peak, model_bytes: int) -> str:
+    """The lines that held a peak, with what they held as multiples of a model."""
+    rows = [(nbytes, _named(blame)) for blame, nbytes in peak.held[:LINES]]
+    if peak.imports:
+        rows.append((peak.imports, "libraries that were imported"))
+    rows.append((max(peak.nbytes - sum(nbytes for nbytes, _ in rows), 0), "all others"))
+    return "\n".join(f"{shown(nbytes):>12}  {nbytes / model_bytes:5.2f}  {name}" for nbytes, name in rows)
+
+
+def _named(blame: Blame) -> str:
     callers = "".join(f" < {place}" for place in blame.callers)
     called = f"  ({blame.via})" if blame.via else ""
     return f"{blame.place}{callers}{called}  {blame.place.source}"

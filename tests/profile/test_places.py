@@ -23,7 +23,9 @@ def test_what_a_library_is():
     assert inside_library(STANDARD) == "json/__init__.py"
     assert inside_library(OURS) == "flatrecord/safetensors/files.py"
     assert inside_library("<frozen runpy>") and inside_library("<__array_function__ internals>")
-    assert inside_library(OWN) is None and inside_library("<string>") is None
+    assert inside_library("<string>")  # what a dataclass or exec has made: of the line that called it
+    assert inside_library("/opt/other/lib/python3.13/site-packages/torch/nn.py") == "torch/nn.py"
+    assert inside_library(OWN) is None
     assert inside_library(sysconfig.get_path("stdlib") + "-of-mine/x.py") is None
     assert inside_library("~/flatrecord-app/train.py") is None
 
@@ -63,6 +65,15 @@ def test_what_the_profiler_needs_itself_is_nobodys():
     tracked = str(Path(flatrecord.__file__).parent / "profile" / "tracked.py")
     assert blame([RUN, ("main", tracked, 3)]) is None
     assert blame([("full", NUMPY, 3), RUN, ("main", tracked, 3)]).place == Place(NUMPY, 3, "full")  # the program is a library
+
+
+def test_the_package_that_is_run_will_do():
+    package = str(Path(np.__file__).parent) + "/"
+    stack = [("loads", STANDARD, 9), ("full", NUMPY, 3), RUN]
+    assert blame(stack, package) == Blame(Place(NUMPY, 3, "full"), "json.loads")
+    assert blame([*stack[:2], ("main", MAIN, 7)], package).place == Place(MAIN, 7, "main")  # but not where there is a better one
+    assert blame([("loads", STANDARD, 9), IMPORT, ("full", NUMPY, 3), RUN], package) is None
+    assert blame([("full", NUMPY, 3), IMPORT, ("<module>", MAIN, 1)], package).place == Place(NUMPY, 3, "full")
 
 
 def test_compiled_code_that_allocates_is_called_by_nothing_of_the_profilers():

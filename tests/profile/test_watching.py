@@ -52,8 +52,9 @@ def test_the_size_of_a_model(value, expected):
 
 @pytest.fixture
 def writer(tmp_path):
-    with Writer(str(tmp_path / "notes")) as writer:
-        yield writer
+    writer = Writer(str(tmp_path / "notes"))
+    yield writer
+    writer.close()
 
 
 def test_notes_are_read_as_they_were_written(tmp_path, writer):

@@ -17,7 +17,7 @@ Interval = tuple[int, int | None, int]  # the first window in which memory was h
 
 @dataclass
 class Holder:
-    """Memory that was allocated by one line.
+    """Memory that was allocated by one line, and by what it called there.
 
     Attributes
     ----------
@@ -51,8 +51,8 @@ class Capture:
         What of the process was in memory.
     peak : int
         The most that was allocated at once, in bytes.
-    peak_time : float
-        When, in seconds since the epoch.
+    window : int
+        When: the place in `times`.
     imports : int
         How much of the peak libraries had allocated as they were imported.
     holders : list of Holder
@@ -63,7 +63,7 @@ class Capture:
     heap: np.ndarray
     resident: np.ndarray
     peak: int
-    peak_time: float
+    window: int
     imports: int
     holders: list[Holder]
 
@@ -72,9 +72,34 @@ class Capture:
         """The peak without what libraries had allocated as they were imported, in bytes."""
         return self.peak - self.imports
 
+    @property
+    def peak_time(self) -> float:
+        """When the peak was, in seconds since the epoch."""
+        return float(self.times[self.window])
 
-def read(path: Path) -> Capture:
+    def beyond(self, nbytes: int) -> np.ndarray:
+        """What each of the holders allocated when so many bytes were there already, and still held at the peak."""
+        if not self.holders:
+            return np.zeros(0, np.int64)
+        lasting = [np.minimum.accumulate(holder.history[self.window :: -1])[::-1] for holder in self.holders]
+        grown = np.diff(np.stack(lasting), axis=1, prepend=0)
+        first = sorted(range(len(lasting)), key=lambda i: self.holders[i].since)  # where several came in one window
+        in_order = grown[first].T.ravel()
+        over = np.clip(in_order.cumsum() - nbytes, 0, in_order)
+        found = np.zeros(len(lasting), np.int64)
+        found[first] = over.reshape(-1, len(lasting)).sum(axis=0)
+        return found
+
+
+def read(path: Path, program: str = "") -> Capture:
     """Read a capture of memray's; one of a process that was killed, too.
+
+    Parameters
+    ----------
+    path : Path
+        The capture.
+    program : str
+        As for `places.blame`.
 
     Raises
     ------
@@ -85,10 +110,11 @@ def read(path: Path) -> Capture:
         snapshots = list(reader.get_memory_snapshots())
         peak, end = reader.metadata.peak_memory, reader.metadata.end_time.timestamp()
         records, _ = reader.get_temporal_high_water_mark_allocation_records(merge_threads=True)
-        held: dict[Place | None, list[tuple[Blame | None, list[Interval]]]] = {}
+        held: dict[tuple[Place, str] | None, list[tuple[Blame | None, list[Interval]]]] = {}
         for record in records:
-            found = blame(record.stack_trace())
-            held.setdefault(found and found.place, []).append((found, [_numbers(interval) for interval in record.intervals]))
+            found = blame(record.stack_trace(), program)
+            intervals = [_numbers(interval) for interval in record.intervals]
+            held.setdefault(found and (found.place, found.via), []).append((found, intervals))
     # A window ends when memory is looked at; what memray says of the last one may lie beyond.
     last = max((begin for blamed in held.values() for _, intervals in blamed for begin, _, _ in intervals), default=0)
     windows = max(last, len(snapshots)) + 1
@@ -96,15 +122,13 @@ def read(path: Path) -> Capture:
     seen += [(end, seen[-1][1] if seen else 0)] * (windows - len(seen))
     times = np.maximum.accumulate([time for time, _ in seen])  # of a process that was killed, the end is not known
     resident = np.array([rss for _, rss in seen], np.int64)
-    histories = {place: _history([interval for _, found in blamed for interval in found], windows) for place, blamed in held.items()}
+    histories = {key: _history([interval for _, found in blamed for interval in found], windows) for key, blamed in held.items()}
     heap = sum(histories.values(), np.zeros(windows, np.int64))
     at = int(heap.argmax())
     imports = int(histories.pop(None)[at]) if None in histories else 0
-    holders = [
-        _holder(history, at, times, held[place]) for place, history in histories.items() if history.max() >= max(heap[at] / 1000, 1)
-    ]
+    holders = [_holder(history, at, times, held[key]) for key, history in histories.items() if history.max() >= max(heap[at] / 1000, 1)]
     holders.sort(key=lambda holder: (-holder.nbytes, -int(holder.history.max())))
-    return Capture(times, heap, resident, peak, float(times[at]), imports, holders)
+    return Capture(times, heap, resident, peak, at, imports, holders)
 
 
 def _numbers(interval: Any) -> Interval:

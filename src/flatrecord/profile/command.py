@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import sizes
+from ..terminal import printable
 
 if TYPE_CHECKING:
+    from .notes import Notes
     from .results import Profile
 
 EXCEEDED = 3  # the exit status where the peak was more than --max-ratio
@@ -51,75 +54,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Profile the program, print the report, and write what was asked for; the exit status."""
-    for module, option in (("memray", True), ("rich", True), ("matplotlib", options.plot)):
-        if option and find_spec(module) is None:
+    for module, wanted in (("memray", True), ("matplotlib", options.plot)):
+        if wanted and find_spec(module) is None:
             raise ImportError(f"flatrecord profile needs {module}: pip install 'flatrecord[profile]'")
     if not options.module and not Path(options.program).is_file():
         raise FileNotFoundError(f"there is no script {options.program} (a module is named with -m)")
     with TemporaryDirectory(prefix="flatrecord-profile-") as folder:
         capture = options.capture or Path(folder) / "capture.bin"
-        profile = _profiled(options, capture, Path(folder) / "notes")
-        return _told(profile, options, capture)
+        capture.unlink(missing_ok=True)  # that of an earlier run
+        status, notes = _run(options, capture, Path(folder) / "notes")
+        if not notes.started:
+            return status  # it could not be read, which it has said
+        return _told(_profile(options, status, capture, notes), options, capture)
 
 
-def _profiled(options: argparse.Namespace, capture: Path, notes: Path) -> Profile:
-    """Run the program to its end."""
-    notes.touch()
-    settings = json.dumps({"module": options.module, "python_allocators": options.python_allocators})
-    command = [sys.executable, "-m", f"{__package__}.tracked", str(capture), str(notes), settings, options.program]
-    with subprocess.Popen([*command, *options.arguments]) as process, _signals_are_for(process):
+def _run(options: argparse.Namespace, capture: Path, path: Path) -> tuple[int, Notes]:
+    """Run the program to its end: its exit status as a shell has it, and what it has noted."""
+    from .notes import read
+    from .tracked import CACHE, LAUNCH
+
+    path.touch()
+    settings = {"module": options.module, "python_allocators": options.python_allocators, "cache": os.environ.get(CACHE)}
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing has it
+    command = [sys.executable, *flags, "-c", LAUNCH, str(capture), str(path), json.dumps(settings), options.program]
+    with subprocess.Popen([*command, *options.arguments], env={**os.environ, CACHE: "0"}) as process, _signals_are_for(process):
         status = process.wait()
+    return status if status >= 0 else 128 - status, read(path)
+
+
+def _profile(options: argparse.Namespace, status: int, capture: Path, notes: Notes) -> Profile:
     from rich.console import Console
 
     from . import captures
-    from .notes import read
     from .results import Profile
 
-    if not capture.exists() or not capture.stat().st_size:
-        raise RuntimeError(f"{options.program} ended with status {status} before anything was captured")
     with Console(stderr=True).status("reading what memray has captured"):
-        captured = captures.read(capture)
+        captured = captures.read(capture, str(notes.started["own"]))
     title = f"-m {options.program}" if options.module else options.program
-    return Profile(title, status if status >= 0 else 128 - status, captured, read(notes), options.model_bytes)
+    return Profile(printable(title), status, captured, notes, options.model_bytes)
 
 
 def _told(profile: Profile, options: argparse.Namespace, capture: Path) -> int:
-    """Print the report and write the files; the exit status."""
-    from .report import standard_output, print_report
+    """Write the files and print the report; the exit status."""
+    from .report import reported
 
-    console = standard_output()
-    print_report(profile, console)
+    if options.json:
+        options.json.write_text(json.dumps(profile.as_json(), indent=1) + "\n")
     if options.plot:
         from .timeline import draw
 
         draw(profile, options.plot)
-    if options.json:
-        options.json.write_text(json.dumps(profile.as_json(), indent=1) + "\n")
     if options.html:
         reporter = [sys.executable, "-m", "memray", "flamegraph", "--no-web", "--force", "-o", str(options.html), str(capture)]
         subprocess.run(reporter, check=True, capture_output=True)
-    written: list[tuple[str, Any]] = [
-        ("timeline", options.plot), ("flame graph", options.html), ("JSON", options.json), ("capture", options.capture)
-    ]  # fmt: skip
-    for what, path in written:
-        if path:
-            console.print(f"{what}: {path}", soft_wrap=True, highlight=False, markup=False)
-    if profile.exit_status:
-        return profile.exit_status
-    if options.max_ratio is None:
-        return 0
-    if profile.ratio is None:
+    lines = [reported(profile)]
+    named = {"timeline": options.plot, "flame graph": options.html, "JSON": options.json, "capture": options.capture}
+    lines += [f"{what}: {path}\n" for what, path in named.items() if path]
+    status = profile.exit_status
+    if options.max_ratio is not None and profile.ratio is not None and profile.ratio > options.max_ratio:
+        lines.append(f"\nThe peak is {profile.ratio:.3f} models, more than the {options.max_ratio:g} of --max-ratio.\n")
+        status = status or EXCEEDED
+    try:
+        print(*lines, sep="", end="", flush=True)
+    except BrokenPipeError:  # whoever read it has read enough, and the status is what it is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if options.max_ratio is not None and profile.ratio is None and not status:
         raise ValueError("--max-ratio: no record or state_dict passed through, so that the model's size is unknown: give --model-bytes")
-    if profile.ratio > options.max_ratio:
-        console.print(f"\nThe peak is {profile.ratio:.3f} models, more than the {options.max_ratio:g} of --max-ratio.", style="bold red", highlight=False)
-        return EXCEEDED
-    return 0
+    return status
 
 
 @contextmanager
 def _signals_are_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """What should end us ends the program, of which we still report. (Ctrl-C reaches both processes.)"""
-    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+
+    def terminate(*_: object) -> None:
+        process.terminate()
+
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: terminate, signal.SIGHUP: terminate}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

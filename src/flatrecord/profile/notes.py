@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any
 
 from .places import Place
 
 MOST = 10_000  # calls; what comes after is not written down, unless a larger model passes through
+FILES = ("torch.", "safetensors.", "numpy.")
 
 
 @dataclass
@@ -48,17 +50,22 @@ class Notes:
     calls : list of Call
         In the order in which they began.
     started, ended : dict
-        Of the program: ``time`` in seconds since the epoch, ``resident`` and ``peak`` memory of the process in bytes.
+        Of the program: ``time`` in seconds since the epoch, ``resident`` and ``peak`` memory of the process in bytes, and the
+        folder of its package, its ``own``, if it is a module. Empty if it did not begin, or did not end by itself.
     """
 
     calls: list[Call] = field(default_factory=list)
-    started: dict[str, float] = field(default_factory=dict)
-    ended: dict[str, float] = field(default_factory=dict)
+    started: dict[str, Any] = field(default_factory=dict)
+    ended: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Call | None:
-        """The call with the largest model; None if none passed through."""
-        return max((call for call in self.calls if call.nbytes), key=lambda call: call.nbytes, default=None)
+        """The call with the largest model; None if none passed through.
+
+        Of a call that knows only arrays, to or from a file, they may be data: it counts only where there is no record or network.
+        """
+        seen = [call for call in self.calls if call.nbytes]
+        return max(seen, key=lambda call: (not call.name.startswith(FILES), call.nbytes), default=None)
 
 
 class Writer:
@@ -73,21 +80,27 @@ class Writer:
     def __init__(self, path: str) -> None:
         self._file = open(path, "a", buffering=1, encoding="utf-8")
         self._lock = Lock()
+        # A child's calls are not the program's, and its numbers would be those of others.
+        os.register_at_fork(after_in_child=self._stop)
+        self._stopped = False
         self._numbers = count(1)
         self._largest = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Write no more."""
         with self._lock:
             self._file.close()
 
     def say(self, **note: Any) -> None:
         """Write one down, unless it is too late."""
+        if self._stopped:
+            return
         with self._lock:
             if not self._file.closed:
                 self._file.write(json.dumps(note) + "\n")
+
+    def _stop(self) -> None:
+        self._stopped = True
 
     def begin(self, name: str, place: Place | None) -> int:
         """A call begins; its number."""

@@ -7,13 +7,13 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 Frame = tuple[str, str, int]  # function, file and line, as memray has them
 IMPORTING = "<frozen importlib"
-GENERATED = ("<frozen", "<__array_function__")
-COMPREHENSIONS = {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}  # frames of their own before Python 3.12
+GENERATED = "<"  # what is no file: frozen modules, and functions that dataclasses and decorators make
+COMPREHENSIONS = {"<listcomp>", "<dictcomp>", "<setcomp>"}  # frames of their own before Python 3.12
 CALLERS = 3  # that are kept
 
 
@@ -99,6 +99,10 @@ def _below_package(file: str) -> str | None:
     for folder in (*LIBRARIES, PARENT) if path.startswith(OURS) else LIBRARIES:
         if path.startswith(folder):
             return path[len(folder) :]
+    for name in ("site-packages", "dist-packages"):  # of another environment
+        _, found, below = path.rpartition(f"{os.sep}{name}{os.sep}")
+        if found:
+            return below
     return None
 
 
@@ -108,23 +112,29 @@ def shortened(file: str) -> str:
     return inside_library(file) or (path[len(here) :] if path.startswith(here) else path)
 
 
-def blame(stack: Sequence[Frame]) -> Blame | None:
+def blame(stack: Sequence[Frame], program: str = "") -> Blame | None:
     """Who made an allocation, by its stack from the innermost frame on.
 
+    Where there is no line but libraries', the innermost of the package in the folder `program` will do, which is run with ``-m``.
     None stands for what is no line's: a library that is imported, or the profiler itself.
     """
-    for i, (_, file, _) in enumerate(stack):
-        if file.startswith(IMPORTING):
-            return None
-        if inside_library(file) is None:
-            place, *callers = _places(stack[i:])
-            return Blame(place, _called(stack[:i]), tuple(callers[:CALLERS]))
     if not stack:
         return Blame(NOWHERE)
-    # A library that is the program, or that has started a thread.
+    if os.path.dirname(stack[0][1]) == PROFILER and os.path.basename(stack[0][1]) != "watching.py":
+        return None
+    importing = False
+    for is_own in (_is_no_library, lambda file: bool(program) and file.startswith(program)):
+        for i, (_, file, _) in enumerate(stack):
+            if file.startswith(IMPORTING):
+                importing = True
+                break
+            if is_own(file):
+                place, *callers = _places(stack[i:], is_own)
+                return Blame(place, _called(stack[:i]), tuple(callers[:CALLERS]))
+    # A library that has started a thread, or is the program.
     running = (frame for frame in stack if not frame[1].startswith(GENERATED) and os.path.dirname(frame[1]) != PROFILER)
     function, file, line = next(running, ("", "", 0))
-    return Blame(Place(file, line, function)) if file else None
+    return Blame(Place(file, line, function)) if file and not importing else None
 
 
 def caller() -> Place:
@@ -137,12 +147,16 @@ def caller() -> Place:
     return NOWHERE if found is None else found.place
 
 
-def _places(stack: Iterable[Frame]) -> list[Place]:
-    """The lines of a stack that are not a library's; a comprehension belongs to the function around it."""
+def _is_no_library(file: str) -> bool:
+    return inside_library(file) is None
+
+
+def _places(stack: Iterable[Frame], is_own: Callable[[str], bool]) -> list[Place]:
+    """The program's own lines of a stack; a comprehension belongs to the function around it."""
     found: list[Place] = []
     comprehension = False  # whether the last one is
     for function, file, line in stack:
-        if inside_library(file) is not None:
+        if not is_own(file):
             continue
         if comprehension and found[-1].file == file:
             found[-1] = found[-1]._replace(function=function)

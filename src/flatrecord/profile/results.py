@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .captures import Capture, Holder
 from .notes import Call, Notes
 
 SHOWN = 0.01  # of the model, or of the peak where no model is known: what holds less is not worth a line
-FULL = 1.02  # models: what is allocated beyond is beyond the first
+COVERED, MOST = 0.9, 20  # but where many lines hold a little each: so much of the peak is shown, by so many at most
 
 
 @dataclass
@@ -19,15 +21,18 @@ class Share:
 
     Attributes
     ----------
-    holder : Holder
-        Line and bytes.
+    holder : Holder or None
+        The line; None for all that are not worth one.
+    nbytes : int
+        How much.
     models : float or None
         How many models that is.
     beyond : int
         How many of its bytes came when a whole model was there already.
     """
 
-    holder: Holder
+    holder: Holder | None
+    nbytes: int
     models: float | None
     beyond: int
 
@@ -59,12 +64,12 @@ class Profile:
     @property
     def seconds(self) -> float:
         """How long it ran."""
-        return self.notes.ended.get("time", float(self.capture.times[-1])) - self.began
+        return float(self.notes.ended.get("time", self.capture.times[-1])) - self.began
 
     @property
     def began(self) -> float:
         """When, in seconds since the epoch."""
-        return self.notes.started.get("time", float(self.capture.times[0]))
+        return float(self.notes.started["time"])
 
     @property
     def model(self) -> int | None:
@@ -88,17 +93,20 @@ class Profile:
         return int(self.notes.ended.get("peak", self.capture.resident.max()))
 
     def shares(self) -> list[Share]:
-        """The lines that held the peak, the first to allocate first."""
-        least = SHOWN * (self.model or self.capture.peak)
+        """The lines that held the peak, the first to allocate first, and at last all others together."""
+        holders, model = self.capture.holders, self.model
+        beyond = self.capture.beyond(model) if model else np.zeros(len(holders), np.int64)
+        least = SHOWN * (model or self.capture.peak)
         found: list[Share] = []
-        so_far = 0
-        for holder in sorted(self.capture.holders, key=lambda holder: holder.since):
-            if holder.nbytes < least:
-                continue
-            so_far += holder.nbytes
-            beyond = so_far - self.model if self.model and so_far > FULL * self.model else 0
-            found.append(Share(holder, self.model and holder.nbytes / self.model, min(beyond, holder.nbytes)))
-        return found
+        covered = 0
+        for holder, more in zip(holders, beyond, strict=True):  # those that held most come first
+            if holder.nbytes >= least or holder.nbytes and covered < COVERED * self.capture.counted and len(found) < MOST:
+                found.append(Share(holder, holder.nbytes, model and holder.nbytes / model, int(more) if more >= least else 0))
+                covered += holder.nbytes
+        found.sort(key=lambda share: share.holder.since if share.holder else 0)
+        rest = max(self.capture.counted - covered, 0)
+        others = int(beyond.sum()) - sum(share.beyond for share in found)
+        return [*found, Share(None, rest, model and rest / model, others if others >= least else 0)]
 
     def moments(self) -> Iterator[tuple[Call, float, float]]:
         """Calls and phases with the seconds from the program's beginning to theirs and to their end."""
@@ -134,12 +142,13 @@ class Profile:
                     "source": share.holder.blame.place.source,
                     "called": share.holder.blame.via,
                     "callers": [str(place) for place in share.holder.blame.callers],
-                    "nbytes": share.holder.nbytes,
+                    "nbytes": share.nbytes,
                     "models": share.models,
                     "beyond_one_model": share.beyond,
                     "since": share.holder.since - self.began,
                 }
                 for share in self.shares()
+                if share.holder is not None
             ],
             "calls": [
                 {

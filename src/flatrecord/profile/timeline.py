@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 INK, QUIET, PROCESS = "#1f2430", "#7b8494", "#1f2430"
 COLORS = ("#1b7f5c", "#c2452d", "#3d6fb4", "#d99a2b", "#7d5ba6", "#4fa3a5")  # of lines, those that held most at the peak first
 OTHERS = "#c9ced6"
-STYLE: Any = {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET, "svg.fonttype": "none"}
+STYLE: Any = {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET, "svg.fonttype": "none", "text.parse_math": False}
 LANES = 12  # calls and phases that are shown
 WIDEST = 60  # characters of a line's source
 
 
 def draw(profile: Profile, path: Path) -> None:
     """Write the picture to `path`, in the format of its suffix."""
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # in a name that the font cannot write
         lanes = _lanes(profile)
         height = 0.28 * max(len(lanes), 1)
         figure, (memory, calls) = plt.subplots(
@@ -51,8 +53,8 @@ def _draw_memory(profile: Profile, axis: Axes) -> None:
     rest = capture.heap / unit - sum(layers, np.zeros(len(seconds)))
     labels = ["libraries and other lines", *(_label(holder.blame.place) for holder in shown)]
     colors = [OTHERS, *COLORS[: len(layers)]]
-    axis.stackplot(seconds, rest, *layers, labels=labels, colors=colors, linewidth=0.4, edgecolor="white")
-    axis.plot(seconds, capture.resident / unit, color=PROCESS, linewidth=1.6, label="memory of the process")
+    areas = axis.stackplot(seconds, rest, *layers, colors=colors, linewidth=0.4, edgecolor="white")
+    process = axis.plot(seconds, capture.resident / unit, color=PROCESS, linewidth=1.6)
     top = max(float(capture.heap.max()), float(capture.resident.max())) / unit
     if profile.model:
         _draw_models(axis, profile.model / unit, top)
@@ -70,9 +72,8 @@ def _draw_memory(profile: Profile, axis: Axes) -> None:
     axis.set_ylabel(f"memory, {name}")
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(f"{profile.title}: what its lines held", loc="left", fontsize=13, pad=12)
-    handles, names = axis.get_legend_handles_labels()
     axis.legend(
-        [handles[-1], *handles[-2::-1]], [names[-1], *names[-2::-1]], loc="upper left", bbox_to_anchor=(1.01, 1.0),
+        [*process, *areas[::-1]], ["memory of the process", *labels[::-1]], loc="upper left", bbox_to_anchor=(1.01, 1.0),
         frameon=False, fontsize=8.5, borderaxespad=0,
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ def _draw_lanes(profile: Profile, axis: Axes, lanes: list[tuple[str, list[tuple[
 
 def _label(place: Place) -> str:
     cut = place.source if len(place.source) <= WIDEST else place.source[: WIDEST - 1] + "…"
-    return f"{place}\n{cut}".replace("$", r"\$")
+    return f"{place}\n{cut}"
 
 
 def _unit(nbytes: int) -> tuple[int, str]:
