@@ -4,16 +4,15 @@ import argparse
 import sys
 
 try:
-    from . import demo, files, flower, micro, round, speed, start
+    from . import compare, demo, flower, micro, speed, start
 except ImportError as error:
     sys.exit(f"{error}: pip install 'flatrecord[profile]', or use make demo and make profile")
 
 PROGRAMS = {
+    "compare": compare,
     "demo": demo,
-    "files": files,
     "flower": flower,
     "micro": micro,
-    "round": round,
     "speed": speed,
     "start": start,
 }

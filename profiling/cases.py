@@ -101,18 +101,25 @@ def state_dict(child: Child, name: str, gib: str) -> None:
     state_dict_case(child, name, gib)
 
 
-def round(child: Child, library: str, layers: str) -> None:
-    """A client's round with a library's records: ``flatrecord`` or ``flwr``."""
-    from .round_case import round_case
+def compare(child: Child, *arguments: str) -> None:
+    """A contender of the program of that name."""
+    from . import compare_case
 
-    round_case(child, library, layers)
+    compare_case.compare(child, *arguments)
 
 
-def files(child: Child, operation: str, library: str, entries: str, path: str) -> None:
-    """A model to a file, from a file, or to another process, with one library."""
-    from .files_case import files_case
+def before(child: Child, *arguments: str) -> None:
+    """What a contender needs to find."""
+    from . import compare_case
 
-    files_case(child, operation, library, entries, path)
+    compare_case.before(child, *arguments)
+
+
+def limits(child: Child, *arguments: str) -> None:
+    """What the machine can do at best."""
+    from .limits import limits_case
+
+    limits_case(child, *arguments)
 
 
 def speed(child: Child, section: str, *arguments: str) -> None:
@@ -122,7 +129,15 @@ def speed(child: Child, section: str, *arguments: str) -> None:
     getattr(speed_case, section)(child, *arguments)
 
 
-CASES = {"speed": speed, "real": real, "llama": llama, "state_dict": state_dict, "round": round, "files": files}
+CASES = {
+    "before": before,
+    "compare": compare,
+    "limits": limits,
+    "llama": llama,
+    "real": real,
+    "speed": speed,
+    "state_dict": state_dict,
+}
 
 if __name__ == "__main__":
     CASES[sys.argv[1]](Child(), *sys.argv[2:])

@@ -6,10 +6,12 @@ import ctypes
 import hashlib
 import mmap
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from threading import Thread
+from typing import Any
 
 import numpy as np
 
@@ -27,21 +29,39 @@ def together(work: Callable[[int], None], threads: int) -> None:
         thread.join()
 
 
+def turns(works: dict[str, Callable[[], Any]], passes: int) -> dict[str, float]:
+    """Seconds of each work's fastest turn; what it returns is let go of after the clock has stopped."""
+    best = dict.fromkeys(works, float("inf"))
+    for _ in range(passes):
+        for name, work in works.items():
+            began = time.perf_counter()
+            result = work()
+            best[name] = min(best[name], time.perf_counter() - began)
+            del result
+    return best
+
+
+def untouched(nbytes: int) -> tuple[mmap.mmap, int]:
+    """Memory that nobody has touched, for so many bytes in huge pages, and where in it a huge page begins."""
+    block = mmap.mmap(-1, nbytes + 2 * HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if sys.platform == "linux":
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return block, -ctypes.addressof(ctypes.c_char.from_buffer(block)) % HUGE_PAGE
+
+
 def fresh(source: np.ndarray) -> tuple[mmap.mmap, int]:
     """Memory that nobody has touched, in huge pages, and the address in it at which a copy of `source` is fastest.
 
     That is where a huge page begins, but as far into a page as `source` begins: see `allocate` in ``_core/buffer.pyx``.
     """
-    block = mmap.mmap(-1, source.nbytes + 2 * HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if sys.platform == "linux":
-        block.madvise(mmap.MADV_HUGEPAGE)
+    block, offset = untouched(source.nbytes)
     start = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    return block, -(-start // HUGE_PAGE) * HUGE_PAGE + source.ctypes.data % mmap.PAGESIZE
+    return block, start + offset + source.ctypes.data % mmap.PAGESIZE
 
 
-def memcpy_shares(source: np.ndarray, threads: int) -> mmap.mmap:
-    """Copy into fresh huge pages: one memcpy for each thread."""
-    block, target = fresh(source)
+def memcpy_shares(source: np.ndarray, threads: int, place: tuple[mmap.mmap, int] | None = None) -> mmap.mmap:
+    """Copy into fresh huge pages, or to `place`, as `fresh` gives it: one memcpy for each thread."""
+    block, target = place or fresh(source)
     share = -(-source.nbytes // threads)
 
     def work(i: int) -> None:

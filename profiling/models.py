@@ -9,9 +9,9 @@ from pathlib import Path
 
 GIB = 1 << 30
 
-# Side of a layer's weight in the client's round, and what it takes in float32: 16 MiB.
-ROUND_SIDE = 2048
-ROUND_LAYER = 4 * ROUND_SIDE**2
+# What most is measured with: arrays of 16 MiB in float32, of this side where they are matrices.
+SIDE = 2048
+ENTRY = 4 * SIDE**2
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def memory_over_time(runs: list[tuple[Run, str]], model: str, nbytes: int, path:
 def in_equal_phases(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Positions (the phase's number and the part of it that is over) and memory in bytes of a run's samples."""
     starts = np.array([start for _, start in run.phases])
-    times = np.union1d(run.times, starts)  # a phase shorter than the sampling still gets its two ends
-    times = times[(times >= starts[0]) & (times <= starts[-1])]
-    seen = np.array(run.times) <= starts[-1]  # what comes after is the process ending
-    memory = np.interp(times, np.array(run.times)[seen], np.array(run.resident)[seen]) - run.result["interpreter"]
-    return np.interp(times, starts, np.arange(len(starts))), memory
+    times = np.concatenate((run.times, starts))  # a phase shorter than the sampling still gets its two ends
+    order = np.argsort(times, kind="stable")
+    order = order[(times[order] >= starts[0]) & (times[order] <= starts[-1])]
+    memory = np.concatenate((run.resident, run.marks))[order] - run.result["interpreter"]
+    return np.interp(times[order], starts, np.arange(len(starts))), memory

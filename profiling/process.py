@@ -15,6 +15,8 @@ from threading import Thread
 ROOT = Path(__file__).parent.parent
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SAMPLE_EVERY = 0.01  # seconds
+# For cases in which memory is counted. Without it, glibc keeps what is freed in pieces of 1 to 32 MiB, and that would count, too.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
 def status(name: str) -> int:
@@ -54,7 +56,7 @@ class Child:
 
     def phase(self, name: str) -> None:
         """A new phase begins."""
-        self.say(phase=name)
+        self.say(phase=name, resident=status("VmRSS"))
 
     def progress(self, done: int, total: int) -> None:
         """So many bytes of the phase are done."""
@@ -74,6 +76,7 @@ class Run:
     times: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     phases: list[tuple[str, float]] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)  # resident when each phase began
     result: dict = field(default_factory=dict)
 
 
@@ -136,5 +139,6 @@ def _listen(process: subprocess.Popen, seen: Run, watch: Callable[[Run, dict], N
         message = json.loads(line)
         if "phase" in message:
             seen.phases.append((message["phase"], message["time"] - seen.began))
+            seen.marks.append(message["resident"])
         seen.result.update(message.get("result", {}))
         watch(seen, message)

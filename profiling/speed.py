@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from .files_case import ENTRY
-from .models import GIB
+from .models import ENTRY, GIB
 from .process import Run, available, run
-from .round import ENVIRONMENT
 from .tables import table
 
 MIB = 1 << 20
@@ -140,25 +135,8 @@ def entries(found: Found) -> None:
     found.aim("entries: at most 200 bytes each", most, most <= 200, " B")
 
 
-def paths(found: Found) -> None:
-    """From a file or a socket into a record, and from a record to a socket."""
-    rows = table("16 MiB an entry", "machine, s/GiB", "ours, s/GiB", "× time")
-    with tempfile.TemporaryDirectory(prefix="flatrecord-profiling-") as folder:
-        path = Path(folder) / "0.npz"
-        count = max(1, found.size // ENTRY)
-        for operation, title in (("load", "file to record"), ("pipe", "record to record, by socket")):
-            best: dict[str, float] = {}
-            for library in ("the machine", "flatrecord") * 2:
-                if operation == "load":
-                    run("files", "save", library, count, path, environment=ENVIRONMENT)
-                result = run("files", operation, library, count, path, environment=ENVIRONMENT).result
-                best[library] = min(best.get(library, float("inf")), result["seconds"] / result["nbytes"] * GIB)
-            rows.add_row(title, *(f"{taken:.3f}" for taken in best.values()), f"{best['flatrecord'] / best['the machine']:.2f}")
-    found.console.print(rows)
-
-
 SECTIONS: dict[str, Callable[[Found], None]] = {
-    section.__name__: section for section in (copies, strided, sizes, hashes, rounds, entries, paths)
+    section.__name__: section for section in (copies, strided, sizes, hashes, rounds, entries)
 }
 
 

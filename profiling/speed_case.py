@@ -28,18 +28,6 @@ MIB = 1 << 20
 Work = Callable[[], Any]
 
 
-def turns(works: dict[str, Work], passes: int) -> dict[str, float]:
-    """Seconds of each work's fastest turn; what it returns is let go of after the clock has stopped."""
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(passes):
-        for name, work in works.items():
-            began = time.perf_counter()
-            result = work()
-            best[name] = min(best[name], time.perf_counter() - began)
-            del result
-    return best
-
-
 # ------------------------------------------------------------------------------------------ copies
 
 
@@ -70,7 +58,7 @@ def copies(child: Child, size: str, passes: str) -> None:
     }
     equal = np.array_equal(works["Array(ndarray)"]().numpy(), source)
     equal = equal and np.array_equal(works["Array.numpy(copy=True)"](), source) and np.array_equal(out()[0], source)
-    child.result(seconds=turns(works, int(passes)), nbytes=source.nbytes, threads=threads, equal=bool(equal))
+    child.result(seconds=machine.turns(works, int(passes)), nbytes=source.nbytes, threads=threads, equal=bool(equal))
 
 
 def shape_of(elements: int, *rest: int) -> tuple[int, ...]:
@@ -114,7 +102,7 @@ def strided(child: Child, size: str, passes: str) -> None:
             "ours": lambda view=view: flatrecord.Array(view),
         }
         equal = equal and bool(np.array_equal(flatrecord.Array(view).numpy(), view))
-        rows[name] = {key: seconds / view.nbytes for key, seconds in turns(works, int(passes)).items()}
+        rows[name] = {key: seconds / view.nbytes for key, seconds in machine.turns(works, int(passes)).items()}
         del view, flat, works
     child.result(rows=rows, equal=equal)
 
@@ -168,7 +156,7 @@ def hashes(child: Child, size: str, passes: str) -> None:
         "the machine: hashlib, a share a thread": lambda: machine.sha256(source, threads),
         "object ids of a record's chunks": lambda: object_ids(chunks),
     }
-    child.result(seconds=turns(works, int(passes)), nbytes=source.nbytes, threads=threads)
+    child.result(seconds=machine.turns(works, int(passes)), nbytes=source.nbytes, threads=threads)
 
 
 # ------------------------------------------------------------------------------------------ rounds
