@@ -22,9 +22,11 @@ test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 
 profile: $(VENV)/test.stamp $(VENV)/peer.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling compare $(ARGS)
+ifeq ($(ARGS),)
 	$(BIN)/python -m profiling micro
 	$(BIN)/python -m profiling speed
 	$(BIN)/python -m profiling flower
+endif
 
 # A Flower app over real SuperLink and SuperNodes, with stock records and with ours.
 example: $(VENV)/test.stamp $(VENV)/package.stamp

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from flatrecord import ParametersRecord
+from flatrecord.profile.resident import forget_peak, status
 
 from .models import LLAMAS, real_weights
-from .process import Child, forget_peak, status
+from .process import Child
 
 TILE = np.random.default_rng(20).integers(0, 256, 1 << 20, np.uint8)
 

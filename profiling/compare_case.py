@@ -13,38 +13,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import memray
-
 from flatrecord._core.buffer import empty_cache
+from flatrecord.profile.resident import forget_peak, status
+from flatrecord.testing import measure_peak
 
 from .paths import PATHS, Contender, Place, Size
-from .process import ROOT, Child, forget_peak, status
+from .process import ROOT, Child
 
 QUIET = Child(quiet=True)
 SMALL = 4 << 20  # bytes of the entry that is warmed up with: all threads help
-
-
-class Heap:
-    """The peak of what was asked for while it was watched, in bytes."""
-
-    peak = 0
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch the block."""
-        empty_cache()
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "memray.bin"
-            # Without trace_python_allocators the 1 MiB arenas of pymalloc would show, not the objects.
-            with memray.Tracker(path, trace_python_allocators=True):
-                yield
-            self.peak = memray.FileReader(path).metadata.peak_memory
 
 
 def phases_of(path: str) -> tuple[str, str]:
@@ -94,12 +76,13 @@ def measured(
         place.child = child = QUIET  # one pass is enough to be drawn
         del subject, result
         gc.collect()  # a network is in cycles
-    heap = Heap()
     steps = dict(place.steps)
-    with nullcontext() if alone else heap.watched():
+    with nullcontext() if alone else measure_peak() as whole:
         subject = prepare()
-        with heap.watched() if alone else nullcontext():
+        with measure_peak() if alone else nullcontext() as part:
             result = work(subject)
+    heap = part or whole
+    assert heap is not None
     equal = is_right(result, False) and equal
     del subject, result
     return dict(
@@ -107,7 +90,7 @@ def measured(
         resident=max(peaks),
         beside=max(peak - before for peak, before in zip(peaks, befores, strict=True)),
         end=min(ends),
-        allocated=heap.peak,
+        allocated=heap.nbytes,
         equal=equal,
         steps=steps,
     )

@@ -13,7 +13,7 @@ from .models import GIB
 from .paths import PATHS, Size
 from .process import ENVIRONMENT, available, run
 
-MIB, KIB = 1 << 20, 1 << 10
+MIB = 1 << 20
 # Whose cost is looked at, and one who is known to need a second model: a bound that nobody could break would say nothing.
 GROWING = {
     "take": "flatrecord, ndarrays",

@@ -12,23 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
+from flatrecord.profile.resident import status
+
 ROOT = Path(__file__).parent.parent
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SAMPLE_EVERY = 0.01  # seconds
 # For cases in which memory is counted. Without it, glibc keeps what is freed in pieces of 1 to 32 MiB, and that would count, too.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-
-
-def status(name: str) -> int:
-    """A field of this process's ``/proc/self/status``, in bytes: ``VmRSS`` or ``VmHWM`` (the peak)."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith(name + ":"))
-
-
-def forget_peak() -> None:
-    """Let VmHWM start again from what is resident now."""
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
 
 
 def available() -> int:

@@ -19,10 +19,11 @@ import numpy as np
 import flatrecord
 import flatrecord.safetensors
 from flatrecord._core.workers import cores
+from flatrecord.profile.resident import status
 
 from . import machine
 from .micro import held
-from .process import Child, status
+from .process import Child
 
 MIB = 1 << 20
 Work = Callable[[], Any]

@@ -7,10 +7,11 @@ import time
 import torch
 
 import flatrecord
+from flatrecord.profile.resident import forget_peak, status
 
 from .cases import fill, is_filled, report
 from .models import LLAMAS
-from .process import Child, forget_peak, status
+from .process import Child
 
 
 def state_dict_case(child: Child, name: str, gib: str) -> None:

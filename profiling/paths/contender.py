@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..process import Child, forget_peak, status
+from flatrecord.profile.resident import forget_peak, status
+
+from ..process import Child
 
 MARK = 2048  # every so many elements one is different, so that no two chunks of a model are equal
 
@@ -135,11 +137,6 @@ class Contender:
         if self.values is not None:
             return place.is_model(self.values(result, place), thoroughly)
         return True
-
-    @property
-    def ours(self) -> bool:
-        """bool: whether it is this package."""
-        return self.name.startswith("flatrecord")
 
     def missing(self) -> list[str]:
         """The modules that it needs and that are not installed."""

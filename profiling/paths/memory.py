@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flatrecord
@@ -78,37 +78,30 @@ SNAPSHOT = Path(
     ),
     limit=("memcpy, fresh huge pages, all threads",),
 )
+
+
+def giving(name: str, made: Callable[[dict[str, Any]], Any], work: Callable[[Any], Any], **options: Any) -> Contender:
+    """A record, as it is made of a dict of arrays, that gives them."""
+    return Contender(
+        name,
+        lambda record, place: work(record),
+        lambda arrays, place: arrays,
+        prepare=lambda place: made(model(place.size)),
+        **options,
+    )
+
+
+def taken_out(record: Any) -> Any:
+    return record.to_numpy_ndarrays(keep_input=False)
+
+
 TO_ARRAYS = Path(
     "to arrays",
     "A record's arrays come out, to be written to. No byte has to move, unless one asks for a copy.",
     (
-        Contender(
-            "flatrecord, keep_input=False",
-            lambda record, place: record.to_numpy_ndarrays(keep_input=False),
-            lambda arrays, place: arrays,
-            prepare=lambda place: flatrecord.ParametersRecord(model(place.size)),
-            bound=1.02,
-        ),
-        Contender(
-            "flatrecord, copy=True",
-            lambda record, place: record.to_numpy_ndarrays(copy=True),
-            lambda arrays, place: arrays,
-            prepare=lambda place: flatrecord.ParametersRecord(model(place.size)),
-            bound=2.02,
-        ),
-        Contender(
-            "flwr, keep_input=False",
-            lambda record, place: record.to_numpy_ndarrays(keep_input=False),
-            lambda arrays, place: arrays,
-            prepare=lambda place: flower_record(model(place.size)),
-            needs=("flwr",),
-        ),
-        Contender(
-            "flwr",
-            lambda record, place: record.to_numpy_ndarrays(),
-            lambda arrays, place: arrays,
-            prepare=lambda place: flower_record(model(place.size)),
-            needs=("flwr",),
-        ),
+        giving("flatrecord, keep_input=False", flatrecord.ParametersRecord, taken_out, bound=1.02),
+        giving("flatrecord, copy=True", flatrecord.ParametersRecord, lambda record: record.to_numpy_ndarrays(copy=True), bound=2.02),
+        giving("flwr, keep_input=False", flower_record, taken_out, needs=("flwr",)),
+        giving("flwr", flower_record, lambda record: record.to_numpy_ndarrays(), needs=("flwr",)),
     ),
 )

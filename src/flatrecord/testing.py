@@ -120,7 +120,7 @@ def assert_flat(
     Returns
     -------
     context manager
-        It gives a `Peak`, which is filled when the block has ended.
+        As of `measure_peak`.
 
     Raises
     ------
