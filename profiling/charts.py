@@ -24,7 +24,7 @@ MIB = 1 << 20
 PEER = "#aab2bd"
 SAMPLES = 400  # of a line that are kept
 DRAWN = {  # ours and the peer beside whom it is drawn over time
-    ("to-arrays", "flatrecord, keep_input=False"): ("to-arrays", "flwr"),
+    ("to-arrays", "flatrecord, keep_input=False"): ("to-arrays", "flwr, keep_input=False"),
     ("load", "flatrecord"): ("load", "safetensors"),
     ("pipe", "flatrecord"): ("pipe", "safetensors"),
     ("wire-out", "flatrecord, the same at 1 Gbit/s"): ("wire-out", "flwr, the same at 1 Gbit/s"),

@@ -51,32 +51,36 @@ def measured(
     names: tuple[str, str],
     alone: bool,
 ) -> dict[str, Any]:
-    """Do the work `passes` times and once under memray; what it took at most, in bytes, and the time of the fastest.
+    """Do the work `passes` times and once under memray; what it took at most the first time, in bytes, and the time of the fastest.
+
+    Later passes find memory that the look at the values has left: stock Flower's arrays are copied for it, and glibc keeps the pieces.
 
     Parameters
     ----------
     alone : bool
         Whether memray sees the work alone, and not what `prepare` makes for it.
     """
-    seconds, peaks, befores, ends, equal, child = [], [], [], [], True, place.child
+    seconds, memory, equal, child = [], {}, True, place.child
     for i in range(passes):
         child.phase(names[0])
         subject = prepare()
-        befores.append(status("VmRSS") - place.interpreter)
+        before = status("VmRSS")
         forget_peak()
         if names[1]:
             child.phase(names[1])
         began = time.perf_counter()
         result = work(subject)
         seconds.append(time.perf_counter() - began)
-        peaks.append(max(status("VmHWM") - place.interpreter, *place.steps.values(), 0))
-        ends.append(status("VmRSS") - place.interpreter)
+        if i == 0:
+            steps = dict(place.steps)
+            peak, end = (status(name) - place.interpreter for name in ("VmHWM", "VmRSS"))
+            peak = max(peak, *steps.values(), 0)
+            memory = dict(resident=peak, beside=peak + place.interpreter - before, end=end, steps=steps)
         child.phase("end")
         equal = is_right(result, i == 0) and equal
         place.child = child = QUIET  # one pass is enough to be drawn
         del subject, result
         gc.collect()  # a network is in cycles
-    steps = dict(place.steps)
     with nullcontext() if alone else measure_peak() as whole:
         subject = prepare()
         with measure_peak() if alone else nullcontext() as part:
@@ -85,15 +89,7 @@ def measured(
     assert heap is not None
     equal = is_right(result, False) and equal
     del subject, result
-    return dict(
-        seconds=min(seconds),
-        resident=max(peaks),
-        beside=max(peak - before for peak, before in zip(peaks, befores, strict=True)),
-        end=min(ends),
-        allocated=heap.nbytes,
-        equal=equal,
-        steps=steps,
-    )
+    return memory | dict(seconds=min(seconds), allocated=heap.nbytes, equal=equal)
 
 
 def compare(child: Child, path: str, name: str, entries: str, entry: str, passes: str, file: str, alone: str) -> None:
