@@ -112,4 +112,3 @@ def _failed(error: BaseException, status: int) -> int:
         found = found.tb_next
     sys.excepthook(type(error), error.with_traceback(found), found)
     return status
-
