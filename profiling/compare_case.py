@@ -53,14 +53,15 @@ def measured(
 ) -> dict[str, Any]:
     """Do the work `passes` times and once under memray; what it took at most the first time, in bytes, and the time of the fastest.
 
-    Later passes find memory that the look at the values has left: stock Flower's arrays are copied for it, and glibc keeps the pieces.
+    Later passes count for what we promise (``highest``, ``beside``), but not in a comparison: they find memory that the look at the
+    values has left: stock Flower's arrays are copied for it, and glibc keeps the pieces.
 
     Parameters
     ----------
     alone : bool
         Whether memray sees the work alone, and not what `prepare` makes for it.
     """
-    seconds, memory, equal, child = [], {}, True, place.child
+    seconds, peaks, besides, memory, equal, child = [], [], [], {}, True, place.child
     for i in range(passes):
         child.phase(names[0])
         subject = prepare()
@@ -71,11 +72,10 @@ def measured(
         began = time.perf_counter()
         result = work(subject)
         seconds.append(time.perf_counter() - began)
+        peaks.append(max(status("VmHWM") - place.interpreter, *place.steps.values(), 0))
+        besides.append(peaks[-1] + place.interpreter - before)
         if i == 0:
-            steps = dict(place.steps)
-            peak, end = (status(name) - place.interpreter for name in ("VmHWM", "VmRSS"))
-            peak = max(peak, *steps.values(), 0)
-            memory = dict(resident=peak, beside=peak + place.interpreter - before, end=end, steps=steps)
+            memory = dict(resident=peaks[0], end=status("VmRSS") - place.interpreter, steps=dict(place.steps))
         child.phase("end")
         equal = is_right(result, i == 0) and equal
         place.child = child = QUIET  # one pass is enough to be drawn
@@ -89,7 +89,7 @@ def measured(
     assert heap is not None
     equal = is_right(result, False) and equal
     del subject, result
-    return memory | dict(seconds=min(seconds), allocated=heap.nbytes, equal=equal)
+    return memory | dict(seconds=min(seconds), highest=max(peaks), beside=max(besides), allocated=heap.nbytes, equal=equal)
 
 
 def compare(child: Child, path: str, name: str, entries: str, entry: str, passes: str, file: str, alone: str) -> None:

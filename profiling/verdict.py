@@ -46,7 +46,7 @@ def _not_flat(found: Results) -> Iterator[str]:
             contender = PATHS[path].named(name)
             if contender.bound is None:
                 continue
-            bounds = {"resident": contender.bound, "allocated": contender.heap_bound or contender.bound}
+            bounds = {"highest": contender.bound, "allocated": contender.heap_bound or contender.bound}
             for other, process in processes(result):
                 for measure, bound in bounds.items():
                     if process[measure] > bound * nbytes + PATHS[path].slack:

@@ -179,6 +179,10 @@ def test_compared_what_is_wrong_is_said(compared):
     assert values[0].endswith("(not load: joblib)") and not values[1]
     assert flat[0].endswith("(not take: flatrecord, ndarrays with 2.00)") and not flat[1]
     assert grows[0].endswith("(not take: flatrecord, ndarrays)") and not grows[1]
+    later = copy.deepcopy(found)  # a pass that needed more than the first, whose peak is the one reported
+    later["paths"]["pipe"]["flatrecord"]["receiver"]["highest"] = 2 * later["model"]["nbytes"]
+    _, (what, met), _ = judged(later)
+    assert what.endswith("(not pipe: flatrecord, receiver with 2.00)") and not met
 
 
 @pytest.mark.parametrize(
