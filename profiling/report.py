@@ -119,7 +119,8 @@ def _head(found: Results) -> list[str]:
     machine, model = found["machine"], found["model"]
     libraries = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     once = found["passes"] == 1
-    timed = "each was timed once: times are rough" if once else f"each time is the fastest of {found['passes']}, each peak that of the first"
+    several = f"each time is the fastest of {found['passes']}, each peak that of the first"
+    timed = "each was timed once: times are rough" if once else several
     return [
         "# What it costs to move a model: flatrecord beside its peers",
         f"A model of **{model['nbytes'] / GIB:g} GiB**, {model['entries']} arrays of {model['entry'] // MIB} MiB in float32, goes "

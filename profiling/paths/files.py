@@ -73,7 +73,8 @@ OURS = "flatrecord"
 READ = {"torch.save": "torch.load", "numpy.savez": "numpy.load"}  # what reads is called so
 SAVE = Path(
     "save",
-    "A model goes to a new file, which is synced and takes the old one's place.",
+    "A model goes to a new file, which is synced and takes the old one's place. The disk of a shared machine may be several times slower "
+    "for a while: more `--passes` find it at its best.",
     (
         Contender("flatrecord", save_ours, map_ours, bound=1.02),
         Contender("flatrecord, keep_input=False", free_ours, map_ours, bound=1.02),
