@@ -295,6 +295,16 @@ def test_whoever_has_read_enough_changes_nothing(tmp_path):
     assert done.stdout == "3\n" and json.loads((tmp_path / "x.json").read_text())
 
 
+@pytest.mark.parametrize("option, name", [("--json", "x.json"), ("--plot", "x.png"), ("--html", "x.html")])
+def test_a_file_that_cannot_be_written_does_not_take_the_report_along(script, tmp_path, option, name):
+    (tmp_path / name).symlink_to("/dev/full")
+    found = script("import numpy as np\nx = np.ones(6 << 20, np.uint8)\n")
+    command = [sys.executable, "-m", "flatrecord", "profile", "--model-bytes", "3MiB", option, name, str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert re.search(r"^peak +6\.\d\d MiB +2\.0 models", done.stdout, re.MULTILINE) and f": {name}" not in done.stdout
+    assert done.returncode == 1 and done.stderr.startswith("flatrecord: ") and "No space left on device" in done.stderr, done.stderr
+
+
 def test_modules_of_the_working_directory_are_not_in_the_way(script, tmp_path):
     found = script("import json\nprint(json.dumps([1]))\n")
     elsewhere = tmp_path / "elsewhere"

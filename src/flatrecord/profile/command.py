@@ -95,32 +95,54 @@ def _profile(options: argparse.Namespace, status: int, capture: Path, notes: Not
 
 
 def _told(profile: Profile, options: argparse.Namespace, capture: Path) -> int:
-    """Write the files and print the report; the exit status."""
+    """Print the report, and then write the files, so that none that fails takes the report along; the exit status."""
     from .report import reported
 
+    _say(reported(profile))
     if options.json:
         options.json.write_text(json.dumps(profile.as_json(), indent=1) + "\n")
+        _say(f"JSON: {options.json}\n")
     if options.plot:
         from .timeline import draw
 
         draw(profile, options.plot)
+        _say(f"timeline: {options.plot}\n")
     if options.html:
-        reporter = [sys.executable, "-m", "memray", "flamegraph", "--no-web", "--force", "-o", str(options.html), str(capture)]
-        subprocess.run(reporter, check=True, capture_output=True)
-    lines = [reported(profile)]
-    named = {"timeline": options.plot, "flame graph": options.html, "JSON": options.json, "capture": options.capture}
-    lines += [f"{what}: {path}\n" for what, path in named.items() if path]
-    status = profile.exit_status
-    if options.max_ratio is not None and profile.ratio is not None and profile.ratio > options.max_ratio:
-        lines.append(f"\nThe peak is {profile.ratio:.3f} models, more than the {options.max_ratio:g} of --max-ratio.\n")
-        status = status or EXCEEDED
-    try:
-        print(*lines, sep="", end="", flush=True)
-    except BrokenPipeError:  # whoever read it has read enough, and the status is what it is
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if options.max_ratio is not None and profile.ratio is None and not status:
+        _draw_flames(capture, options.html)
+        _say(f"flame graph: {options.html}\n")
+    if options.capture:
+        _say(f"capture: {options.capture}\n")
+    if options.max_ratio is None:
+        return profile.exit_status
+    if profile.ratio is None and not profile.exit_status:
         raise ValueError("--max-ratio: no record or state_dict passed through, so that the model's size is unknown: give --model-bytes")
-    return status
+    if profile.ratio is not None and profile.ratio > options.max_ratio:
+        _say(f"\nThe peak is {profile.ratio:.3f} models, more than the {options.max_ratio:g} of --max-ratio.\n")
+        return profile.exit_status or EXCEEDED
+    return profile.exit_status
+
+
+def _say(text: str) -> None:
+    """Print it. Whoever reads may have read enough, but the files are still wanted, and the status is what it is."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _draw_flames(capture: Path, path: Path) -> None:
+    """Have memray draw the flame graph of the peak.
+
+    Raises
+    ------
+    OSError
+        If it cannot, with what it says.
+    """
+    reporter = [sys.executable, "-m", "memray", "flamegraph", "--no-web", "--force", "-o", str(path), str(capture)]
+    done = subprocess.run(reporter, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise OSError(f"--html {path}: memray could not write it: {''.join(last) or f'exit status {done.returncode}'}")
 
 
 @contextmanager
