@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_program_that_is_interrupted_is_reported(script, number):
     found = script("import time, numpy as np\nx = np.ones(64 << 20, np.uint8)\nprint('ready', flush=True)\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "flatrecord", "profile", str(found)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # A shell's background jobs, of which these tests may be one, are told to ignore Ctrl-C.
+    heard = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard) as process:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.1)
         if number == signal.SIGINT:
@@ -192,6 +195,18 @@ def test_a_program_that_is_interrupted_is_reported(script, number):
         printed = process.stdout.read()
     assert process.returncode == (130 if number == signal.SIGINT else 143), printed
     assert "script.py:2" in printed and "64.00 MiB" in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_to_be_ignored_ends_nothing(script, number):
+    found = script("import sys\nprint('ready', flush=True)\nprint(sys.stdin.readline())\n")
+    command = [sys.executable, "-m", "flatrecord", "profile", str(found)]
+    streams = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    with subprocess.Popen(command, **streams, preexec_fn=partial(signal.signal, number, signal.SIG_IGN)) as process:
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, number)  # as a terminal does that is closed, of which nohup keeps the program
+        printed, _ = process.communicate("went on", timeout=60)
+    assert process.returncode == 0 and printed.startswith("went on\n"), printed
 
 
 def test_a_thread_and_what_is_done_at_exit_are_the_programs(script):

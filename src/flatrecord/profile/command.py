@@ -147,13 +147,17 @@ def _draw_flames(capture: Path, path: Path) -> None:
 
 @contextmanager
 def _signals_are_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """What should end us ends the program, of which we still report. (Ctrl-C reaches both processes.)"""
+    """What should end us ends the program, of which we still report. (Ctrl-C reaches both processes.)
+
+    What we were told to ignore, as ``nohup`` tells of SIGHUP, is ignored: the program has been told so, too.
+    """
 
     def terminate(*_: object) -> None:
         process.terminate()
 
     handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: terminate, signal.SIGHUP: terminate}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    heard = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handlers[number]) for number in heard}
     try:
         yield
     finally:
