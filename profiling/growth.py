@@ -26,7 +26,6 @@ GROWING = {
 }
 CONTROL = ("snapshot", "copy.deepcopy")
 ALLOWED = 16 * MIB  # that a path may take more at the largest size than at the smallest; what is under way comes and goes
-FLOOR = 1 * MIB  # below this, no more than the pages of the process itself
 NEEDED = {"load": 2.2, "save": 2.2, "wire-in": 2.2, "pipe": 2.2, "snapshot": 2.2}  # times the model, with files in the page cache
 
 
@@ -92,8 +91,7 @@ def slope(points: list[dict[str, Any]], axis: str, measure: str) -> float:
 
 def grown(points: list[dict[str, Any]], measure: str) -> int:
     """Bytes beside the model that the largest needs more than the smallest."""
-    first, last = (max(end[measure], FLOOR) for end in (points[0], points[-1]))
-    return int(last - first)
+    return int(points[-1][measure] - points[0][measure])
 
 
 def is_flat(points: list[dict[str, Any]]) -> bool:

@@ -119,7 +119,7 @@ def _head(found: Results) -> list[str]:
     machine, model = found["machine"], found["model"]
     libraries = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     once = found["passes"] == 1
-    several = f"each time is the fastest of {found['passes']}, each peak that of the first"
+    several = f"each time is the fastest of {found['passes']}, each peak that of the first; verdicts and growth go by the highest"
     timed = "each was timed once: times are rough" if once else several
     return [
         "# What it costs to move a model: flatrecord beside its peers",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
@@ -13,6 +14,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 SIGNALS_EVERY = 0.2  # seconds
+AHEAD = 4  # items that wait for each thread, so that none of them waits for the caller
 
 
 class _Caller(Executor):
@@ -40,11 +42,21 @@ def helpers(count: int, name: str) -> Executor:
     return pool
 
 
-def spread(work: Callable[[Item], T], items: Iterable[Item], name: str) -> Iterator[T]:
-    """What `work` makes of each item, in order; all cores work at it, and stop when the caller does."""
-    with helpers(cores(), name) as pool:
+def spread(work: Callable[[Item], T], items: Iterable[Item], name: str, most: int | None = None) -> Generator[T, None, None]:
+    """What `work` makes of each item, in order; all cores, or `most` threads, work at it, and stop when the caller does.
+
+    Items are taken as they are needed, so that what this holds does not grow with their number.
+    """
+    threads = min(cores(), most or cores())
+    with helpers(threads, name) as pool:
+        waiting: deque[Future[T]] = deque()
         try:
-            yield from pool.map(work, items)
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -8,7 +8,8 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -16,7 +17,7 @@ from .._core.array import Array, _rebuild
 from .._core.buffer import Buffer
 from .._core.errors import add_name
 from .._core.parts import array_of_block, blank, seal, share
-from ..threads import cores, helpers
+from ..threads import cores, spread
 from .layout import PREFIX, Layout, Slot, dtype_of, header_length, parsed
 from .vectored import MOST, advance
 
@@ -241,19 +242,12 @@ def array_from(name: str, slot: Slot, block: Buffer) -> Array:
 
 def _fill(descriptor: int, layout: Layout, blocks: dict[str, Buffer]) -> None:
     """Read payloads into blocks, and seal these."""
-    jobs = list(_jobs(layout, blocks))
-    threads = min(THREADS, cores(), len(jobs))
-    if threads < 2:
-        for job in jobs:
-            _read_at(descriptor, *job)
-    else:
-        with helpers(threads, "flatrecord-read") as pool:
-            try:
-                for _ in pool.map(lambda job: _read_at(descriptor, *job), jobs):
-                    pass
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    read, jobs = partial(_read_at, descriptor), _jobs(layout, blocks)
+    several = cores() > 1 and sum(map(len, blocks.values())) > PIECE
+    # Closed in any case: no thread is to read from a descriptor that is no longer ours.
+    with closing(spread(read, jobs, "flatrecord-read", THREADS) if several else (read(job) for job in jobs)) as done:
+        for _ in done:
+            pass
     for block in blocks.values():
         seal(block)
 
@@ -279,7 +273,8 @@ def _jobs(layout: Layout, blocks: dict[str, Buffer]) -> Iterator[tuple[int, list
         yield offset, views
 
 
-def _read_at(descriptor: int, offset: int, views: list[memoryview]) -> None:
+def _read_at(descriptor: int, job: tuple[int, list[memoryview]]) -> None:
+    offset, views = job
     while views:
         count = os.preadv(descriptor, views, offset)
         if count == 0:
