@@ -52,7 +52,7 @@ class Range(NamedTuple):
 FULL = Range(
     tuple(10**power for power in range(6)), 256 * MIB, tuple(GIB // 4 << power for power in range(6)), 64, tuple(GROWING), 2
 )
-QUICK = Range((1, 100, 10_000), 32 * MIB, (32 * MIB, 64 * MIB, 128 * MIB), 4, ("take", "save", "wire-out"), 1)
+QUICK = Range((1, 10_000), 32 * MIB, (32 * MIB, 128 * MIB), 4, ("take", "save", "wire-out"), 1)
 
 
 def too_large(path: str, size: Size, folder: Path) -> str:

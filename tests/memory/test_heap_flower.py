@@ -3,6 +3,8 @@
 Each bound is proved able to fail by a control: Flower's own functions and classes on the same model.
 """
 
+from threading import Lock
+
 import flwr.app
 import numpy as np
 import pytest
@@ -116,7 +118,14 @@ def test_a_consumable_record_is_let_go_while_it_is_sent():
     content = message(arrays=record)
     content.metadata.__dict__["_message_id"] = content.object_id
     left = []
+    one = Lock()  # so that no thread notes what it has read long ago: what is left only gets less
+
+    def push(object_id, data):
+        with one:
+            left.append(record.count_memory())
+
     with no_object_id_recompute():
-        push_objects(get_all_nested_objects(content), lambda object_id, data: left.append(record.count_memory()))
+        push_objects(get_all_nested_objects(content), push)
+    assert left == sorted(left, reverse=True)
     assert max(left) == GIB and min(left) <= GIB // 16 and len(record) == 0  # the last chunks may be under way beside the last object
     assert max(left[len(left) * 3 // 4 :]) <= 0.3 * GIB
