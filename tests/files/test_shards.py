@@ -1,12 +1,14 @@
 """Checkpoints in several files, which load as one record."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from memory.sizes import MIB
 
-from flatrecord.safetensors import inspect, load, save
+from flatrecord.safetensors import inspect, load, save, shards
 
 FILES = {"model-00001-of-00002.safetensors": ["z", "a"], "model-00002-of-00002.safetensors": ["m"]}
 
@@ -87,6 +89,18 @@ def test_a_broken_index(text, reason, tmp_path):
         with pytest.raises(ValueError, match=reason) as raised:
             call(path)
         assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_an_index_takes_no_more_memory_than_it_is_long(index, monkeypatch):
+    tracemalloc.start()
+    try:
+        inspect(index)
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(shards, "MAX_INDEX", 100)
+    with pytest.raises(ValueError, match=r"the index has \d{3} bytes, more than 100"):
+        inspect(index)
 
 
 def test_an_entry_that_is_not_where_the_index_says(index):

@@ -23,9 +23,10 @@ def weight_map(path: str) -> dict[str, str]:
     """
     with naming(path):
         with open(path, "rb") as file:
-            data = file.read(MAX_INDEX + 1)
-        if len(data) > MAX_INDEX:
-            raise fault(f"the index has more than {MAX_INDEX} bytes")
+            nbytes = os.fstat(file.fileno()).st_size
+            if nbytes > MAX_INDEX:
+                raise fault(f"the index has {nbytes} bytes, more than {MAX_INDEX}")
+            data = file.read(nbytes)  # and not of MAX_INDEX: Python takes memory for as much as it is asked for
         try:
             found = strict_json(data.decode()).get("weight_map")
         except UnicodeDecodeError as error:
