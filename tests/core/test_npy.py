@@ -127,9 +127,17 @@ def test_the_error_says_what_was_expected_and_found():
 
 def test_an_item_of_no_size_reads_no_memory():
     for descr in ("'|S0'", "'<U0'", "'|V0'", "[]"):
-        array = parse(header(literal(descr=descr, shape="(1000,)")), (1000,), "some other name")
-        assert array.shape == (1000,)
-        assert not array.tobytes().strip(b"\0")
+        data = header(literal(descr=descr, shape="(1000,)"))
+        array = parse(data, (1000,), "some other name")
+        assert array.shape == (1000,) and array.nbytes == 0
+        assert array.dtype == np.load(io.BytesIO(data)).dtype and not array.flags.writeable
+
+
+@pytest.mark.parametrize("descr", ["'|S0'", "'<U0'", "'|V0'"])
+def test_a_copy_of_items_of_no_size_takes_no_memory_either(descr):
+    data = header(literal(descr=descr, shape=f"({2**60},)"))  # which no machine has
+    array = Array("", (), "numpy.ndarray", data).numpy(copy=True)
+    assert array.shape == (2**60,) and array.nbytes == 0 and array.flags.writeable
 
 
 def test_void_is_an_extended_type_only_by_a_name_of_its_size():

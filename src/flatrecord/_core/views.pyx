@@ -37,11 +37,11 @@ cdef ndarray ndarray_over(Header header, Buffer buffer, Py_ssize_t offset, bint 
     cdef object descr = header.descr if header.ndim >= 0 else private_dtype(header.descr)
     cdef ndarray array
     if header.ndim < 0 and descr.itemsize == 0:
-        # NumPy gives an empty string type one byte an element, which is not there to be read; nor is there
-        # memory for as many elements as anybody may say that there are.
-        if not writable:
-            return np.broadcast_to(np.zeros((), descr), header.shape)
-        return np.zeros(header.shape, descr)
+        # Not by NumPy's C function, which gives an empty string type one byte an element: nothing of that is there to be
+        # read, and to have it anew would take as much memory as anybody may say that there are elements.
+        array = np.ndarray(header.shape, descr)
+        array.flags.writeable = writable
+        return array
     for axis in range(ndim):
         dims[axis] = header.sizes[axis] if header.ndim >= 0 and axis < KEPT_SIZES else <cnp.npy_intp> header.shape[axis]
     if header.fortran_order:
