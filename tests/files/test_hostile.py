@@ -105,6 +105,9 @@ def described(descr: str, shape: str, dtype: str = "x", sizes: object = (1,)) ->
     return file_of({"__metadata__": {"flatrecord": ours}, "a": entry(shape=(0,), offsets=(0, 0))})
 
 
+HOSTILE["restored as another dtype than it says"] = (
+    described("'<m8[s]'", "(0,)", "float32", (0,)), "key 'a': the header that was kept of an Array does not agree"
+)  # fmt: skip
 HOSTILE["restored as dates of no unit"] = (described("[('f0', '<m8[0s]')]", "(0,)", sizes=(0,)), "key 'a': ")
 
 

@@ -434,6 +434,7 @@ def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
         If these are not the parts of one Array.
     """
     cdef Py_ssize_t offset
+    cdef bint agrees
     cdef Header header, known
     cdef Buffer buffer = <Buffer?> payload
     cdef bytes start = bytes(preamble)
@@ -443,7 +444,8 @@ def _rebuild(cls, dtype, shape, listed, stype, preamble, payload):
     if not start:
         return made_of(cls, header_of_fields(dtype, checked_shape(shape), exact_str(stype)), buffer, listed)
     header = parse_header(start, len(start), buffer.nbytes, dtype, &offset)
-    if offset != len(start) or header.shape != checked_shape(shape) or stype != header.stype:
+    agrees = offset == len(start) and header.shape == checked_shape(shape) and stype == header.stype
+    if not agrees or (header.dtype != dtype and is_other_dtype(dtype, header.descr)):
         raise ValueError("the header that was kept of an Array does not agree with its fields")
     known = header_of_ndarray(ndarray_over(header, buffer, 0, False))
     # Another release of NumPy may have written the same header in other words.
