@@ -20,7 +20,7 @@ from .._core.foreign import adapter, adapter_of
 from .chunks import ArrayChunk
 from .hashing import object_ids
 from .landing import Landing, header_of
-from .wire import body, head, spans
+from .wire import fields, head, spans
 
 FIELDS = ("dtype", "shape", "stype", "data")
 
@@ -160,13 +160,13 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
         """What goes over the wire beside the chunks: dtype, shape, stype and the chunks' ids."""
         (ids,) = identify([self])
         places = {object_id: i for i, object_id in enumerate(dict.fromkeys(ids))}
-        fields = {
+        described = {
             "dtype": self.dtype,
             "shape": self.shape,
             "stype": self.stype,
             "arraychunk_ids": [places[object_id] for object_id in ids],
         }
-        content = json.dumps(fields).encode()
+        content = json.dumps(described).encode()
         return head("Array", places, len(content)) + content
 
     @classmethod
@@ -188,12 +188,12 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
         MemoryError
             If there is no room for the Array.
         """
+        found = fields(object_content, "Array")
         try:
-            fields = json.loads(bytes(body(object_content, "Array")))
-            dtype, shape, stype = fields["dtype"], tuple(fields["shape"]), fields["stype"]
+            dtype, shape, stype = found["dtype"], tuple(map(index, found["shape"])), found["stype"]
             if not (isinstance(dtype, str) and isinstance(stype, str)):
                 raise TypeError(f"dtype {dtype!r:.80} and stype {stype!r:.80} must be str")
-            order = [index(i) for i in fields["arraychunk_ids"]]
+            order = [index(i) for i in found["arraychunk_ids"]]
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is not a deflated Array: {error!r}") from error
         names = get_object_children_ids_from_object_content(object_content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, Self
 
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk
-from flwr.supercore.inflatable.inflatable_object import InflatableObject
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_children_ids_from_object_content
 
 from .wire import body, head, run
 
@@ -102,8 +102,9 @@ class ArrayChunk(_FlowerArrayChunk):
         ValueError
             If it is an object of another type, or has children.
         """
-        if children:
-            raise ValueError("an ArrayChunk has no children")
         if isinstance(object_content, Landed):
             return object_content.chunk
-        return cls(body(object_content, "ArrayChunk"))
+        found = body(object_content, "ArrayChunk")
+        if children or get_object_children_ids_from_object_content(object_content):
+            raise ValueError("an ArrayChunk has no children")
+        return cls(found)

@@ -67,7 +67,7 @@ def pull_objects(
     Raises
     ------
     ValueError
-        If an object was corrupted on its way.
+        If an object was corrupted on its way, or a chunk is not as Flower sends it.
     ObjectPullError
         If an object is given up; and whatever else `pull_object_fn` raises.
     """
@@ -185,6 +185,7 @@ class Arrivals:
         self._ids = object_ids
         self._at = 0
         self._landing: Landing | None = None
+        self._unfilled = 0  # bytes of landings that were given up; their chunks keep them
         self._lock = Lock()
 
     def add(self, object_id: str, content: bytes) -> None:
@@ -198,14 +199,14 @@ class Arrivals:
 
     def _place(self, object_id: str) -> None:
         if not is_chunk(self.contents[object_id]):
-            self._landing = None  # the Array of the chunks before it, or what is no part of an Array
+            self._leave()  # the Array of the chunks before it, or what is no part of an Array
             return
         chunk = ArrayChunk.inflate(self.contents[object_id])
         received, nbytes = chunk.source is None, chunk.nbytes
         if self._landing is None and received:
             self._landing = self._begun(chunk)
         if self._landing is None or self._landing.room < nbytes:
-            self._landing = None
+            self._leave()
             return
         if received:
             landed = Landed(head("ArrayChunk", (), nbytes))
@@ -213,6 +214,12 @@ class Arrivals:
             self.contents[object_id] = landed
         self._landing.add(object_id, chunk)
         if self._landing.room == 0:
+            self._leave()
+
+    def _leave(self) -> None:
+        """No more chunks land where the last one did."""
+        if self._landing is not None:
+            self._unfilled += self._landing.room
             self._landing = None
 
     def _begun(self, chunk: ArrayChunk) -> Landing | None:
@@ -220,6 +227,6 @@ class Arrivals:
             edge, nbytes = extent(chunk.data)
         except ValueError:
             return None  # not the beginning of an ndarray
-        if edge + nbytes > CHUNK * (len(self._ids) - self._at):
+        if edge + nbytes + self._unfilled > CHUNK * (len(self._ids) - self._at):
             return None  # more than can follow: memory is not taken on a peer's word
         return Landing(bytes(chunk.data[:edge]), nbytes)

@@ -17,7 +17,7 @@ from .._core.parts import as_class
 from .._core.record import ArrayRecord as _ArrayRecord
 from .._core.record import ParametersRecord as _ParametersRecord
 from .arrays import Array, flat, identify
-from .wire import body, head
+from .wire import fields, head
 
 
 class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
@@ -187,9 +187,9 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         ValueError
             If the content is not that of a record, or the children are not the Arrays that it names.
         """
-        ids = json.loads(bytes(body(object_content, "ArrayRecord")))
+        ids = fields(object_content, "ArrayRecord")
         arrays = {object_id: flat(child) for object_id, child in (children or {}).items()}
-        if not isinstance(ids, dict) or set(ids.values()) != arrays.keys():
+        if not all(isinstance(object_id, str) for object_id in ids.values()) or set(ids.values()) != arrays.keys():
             raise ValueError(f"a record got {len(arrays)} Arrays, which are not those that it names")
         record = cls()
         seen: set[str] = set()

@@ -5,12 +5,13 @@ Facts from flwr's ``supercore/inflatable/inflatable_object.py`` and ``app/messag
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
-from flwr.supercore.inflatable.inflatable_object import get_object_type_from_object_content
+from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 
 if TYPE_CHECKING:
     from .._core.array import Array
@@ -34,12 +35,33 @@ def body(content: bytes, kind: str) -> memoryview:
     Raises
     ------
     ValueError
-        If it is an object of another type.
+        If it is an object of another type, or its head is not that of such a body. Flower passes over that; here an
+        object is to have one form only, as its id is computed anew from what it says.
     """
-    found = get_object_type_from_object_content(content)
+    found, children, _ = get_object_head_values_from_object_content(content)
     if found != kind:
         raise ValueError(f"expected an object of type {kind}, found {found[:80]}")
-    return memoryview(content)[content.index(HEAD_BODY_DIVIDER) + len(HEAD_BODY_DIVIDER) :]
+    view = memoryview(content)[content.index(HEAD_BODY_DIVIDER) + len(HEAD_BODY_DIVIDER) :]
+    if not content.startswith(head(kind, children, len(view))):
+        raise ValueError(f"the head of an {kind} is not that of {len(view)} bytes")
+    return view
+
+
+def fields(content: bytes, kind: str) -> dict[str, Any]:
+    """The JSON object that is the body of an object.
+
+    Raises
+    ------
+    ValueError
+        As `body`; or if it is none.
+    """
+    try:
+        found = json.loads(str(body(content, kind), "utf-8"))
+    except RecursionError:
+        raise ValueError(f"the JSON of an {kind} is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"the JSON of an {kind} is a {type(found).__name__}, not an object")
+    return found
 
 
 def spans(array: Array) -> list[tuple[int, int]]:
