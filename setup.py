@@ -19,9 +19,9 @@ def switched_on(name: str) -> bool:
     return os.environ.get(f"FLATRECORD_{name}", "0") not in ("", "0")
 
 
-debug, sanitize, coverage = switched_on("DEBUG"), switched_on("SANITIZE"), switched_on("COVERAGE")
-variant = "sanitize" if sanitize else "coverage" if coverage else "debug" if debug else "release"
-checked = debug or sanitize or coverage
+debug, sanitize, coverage, fuzz = map(switched_on, ("DEBUG", "SANITIZE", "COVERAGE", "FUZZ"))
+variant = "fuzz" if fuzz else "sanitize" if sanitize else "coverage" if coverage else "debug" if debug else "release"
+checked = debug or sanitize or coverage or fuzz
 # abi3 cannot be loaded by a free-threaded interpreter, and line tracing needs the full API.
 abi3 = not coverage and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -48,6 +48,9 @@ else:
 if sanitize:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_args, link_args = compile_args + flags, link_args + flags
+if fuzz:
+    # Not linked with gcc's sanitizers: atheris brings clang's, with libFuzzer inside, which are preloaded.
+    compile_args += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fsanitize-coverage=trace-pc,trace-cmp"]
 if coverage:
     macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 if os.name == "nt":
@@ -71,7 +74,7 @@ class BuildExt(build_ext):
 extensions = [
     Extension(
         f"flatrecord._core.{name}",
-        [f"src/flatrecord/_core/{name}.pyx"],
+        [f"src/flatrecord/_core/{name}.pyx", *(["fuzz/coverage.c"] if fuzz else [])],
         depends=[f"src/flatrecord/_core/{other}.pxd" for other in MODULES] + [f"src/flatrecord/_core/{header}.h" for header in HEADERS],
         include_dirs=[numpy.get_include(), "src/flatrecord/_core"],
         define_macros=macros,
