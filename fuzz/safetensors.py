@@ -13,10 +13,12 @@ from unittest.mock import patch
 
 import numpy as np
 import safetensors
+from safetensors.numpy import save as their_save
 
 from flatrecord import Array, ParametersRecord
 from flatrecord._core.parts import blank
 from flatrecord.safetensors import files, inspect, load, read, reading, save, write
+from flatrecord.safetensors.layout import DTYPES, MAX_AXES
 
 WORDS = (
     *(b'"dtype"', b'"shape"', b'"data_offsets"', b'"__metadata__"', b'"flatrecord"', b'\\"sha256\\"', b'\\"serialized\\"', b'\\"numpy.ndarray\\"'),
@@ -33,8 +35,6 @@ PATH, AGAIN, INDEX = (FOLDER / name for name in ("x.safetensors", "again.safeten
 
 def seeds() -> Iterator[bytes]:
     """Records as we write them, one as the library does, and an index of several files."""
-    from safetensors.numpy import save as their_save
-
     several = {
         **{f"layer.{i}": np.ones((2, 3), dtype) for i, dtype in enumerate(("<f4", "i8", "?", "<f2", "u1", ">i4"))},
         "é": np.array(7),
@@ -49,9 +49,20 @@ def seeds() -> Iterator[bytes]:
     yield PATH.read_bytes()
     yield their_save({"w": np.ones((2, 2), "<f4"), "b": np.zeros(2, "<f8")}, {"k": "v"})
     for code, nbytes in BYTES_OF_FOUR.items():
-        header = json.dumps({"x": {"dtype": code, "shape": [4], "data_offsets": [0, nbytes]}}).encode()
-        yield repaired(len(header).to_bytes(8, "little") + header)
+        yield repaired(headed({"x": {"dtype": code, "shape": [4], "data_offsets": [0, nbytes]}}))
+    # One that is read to its place at once, one that is cut off, one that goes round in its JSON, and one that is no object.
+    yield headed({"large": {"dtype": "U8", "shape": [2, MOST // 2], "data_offsets": [0, MOST]}})
+    yield headed({"x": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}) + b"1234"
+    yield headed({})[:-1] + b'"x":' + b"[" * 2000 + b"}"
+    yield headed({"__metadata__": {"flatrecord": "[]"}})
     yield json.dumps({"metadata": {}, "weight_map": {"a": "x.safetensors", "b": "again.safetensors"}}).encode()
+    yield b'{"weight_map": {"a": "../x", "b": 1}}'
+
+
+def headed(header: object) -> bytes:
+    """A file with this header, and nothing more."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text
 
 
 def check(data: bytes) -> None:
@@ -100,6 +111,8 @@ def check_as_it_is(data: bytes) -> None:
     theirs = their_outcome(data)
     if mapped is not None:
         check_accepted(mapped, described, theirs)
+    elif theirs is not None:
+        check_that_they_write_no_such(theirs)
 
 
 def outcome(call: Callable[[], ParametersRecord], most: int) -> ParametersRecord | None:
@@ -145,6 +158,19 @@ def touch(array: Array) -> None:
     except (TypeError, ValueError):
         return
     shown.tobytes()
+
+
+def check_that_they_write_no_such(theirs: dict[str, dict[str, Any]]) -> None:
+    """The library takes more than we do: keys that come twice, shapes that NumPy has not. We read what it writes."""
+    if any(len(found["shape"]) > MAX_AXES or 0 in found["shape"] for found in theirs.values()):
+        return
+    arrays = {
+        name: np.frombuffer(found["data"], dtype).reshape(found["shape"])
+        for name, found in theirs.items()
+        if (dtype := DTYPES.get(found["dtype"])) is not None and dtype.kind in "biufc"
+    }
+    record = read(io.BytesIO(their_save(arrays)))
+    assert {name: array.tobytes() for name, array in arrays.items()} == {name: array.numpy().tobytes() for name, array in record.items()}
 
 
 def check_accepted(record: ParametersRecord, described: Any, theirs: dict[str, dict[str, Any]] | None) -> None:
