@@ -18,24 +18,33 @@ TAIL = 40  # lines of the log that are shown of a finding
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description="Fuzz what reads bytes from anybody.")
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=f"{', '.join(TARGETS)}; all by default")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; all by default")
     parser.add_argument("--seconds", type=int, default=1200, metavar="N", help="how long, for each target (default: 1200)")
     parser.add_argument("--input", type=Path, metavar="FILE", help="only try this input, as one that was found")
     parser.add_argument("--keep", action="store_true", help="no fuzzing: choose a new fuzz/corpus of what there is and of the seeds")
     given = parser.parse_args()
     targets = given.targets or TARGETS
+    if unknown := set(targets) - set(TARGETS):
+        parser.error(f"no such target: {', '.join(unknown)}")
     WORK.mkdir(parents=True, exist_ok=True)
     if given.keep:
         for target in targets:
             keep(target)
         return 0
-    outcomes = {target: fuzzed(target, [given.input.resolve()] if given.input else None, given.seconds) for target in targets}
-    print(f"\n{'target':<12} {'inputs':>12} {'a second':>9} {'edges':>7} {'features':>9} {'corpus':>7}  findings")
-    for target, outcome in outcomes.items():
-        numbers = f"{outcome.inputs:>12,} {outcome.per_second:>9,} {outcome.edges:>7,} {outcome.features:>9,} {outcome.corpus:>7,}"
-        print(f"{target:<12} {numbers}  {int(outcome.status != 0)}")
-    print(f"{sum(outcome.inputs for outcome in outcomes.values()):,} inputs in all, {sum(o.status != 0 for o in outcomes.values())} findings")
+    inputs = [given.input.resolve()] if given.input else None
+    outcomes = {target: fuzzed(target, inputs, given.seconds) for target in targets}
+    print(table(outcomes))
     return int(any(outcome.status for outcome in outcomes.values()))
+
+
+def table(outcomes: dict[str, Outcome]) -> str:
+    """What was tried and found, for people."""
+    rows = [f"\n{'target':<12} {'inputs':>12} {'a second':>9} {'edges':>7} {'features':>9} {'corpus':>7} {'findings':>9}"]
+    for target, found in outcomes.items():
+        numbers = f"{found.inputs:>12,} {found.per_second:>9,} {found.edges:>7,} {found.features:>9,} {found.corpus:>7,}"
+        rows.append(f"{target:<12} {numbers} {found.status != 0:>9}")
+    inputs, findings = (sum(column) for column in zip(*((found.inputs, found.status != 0) for found in outcomes.values()), strict=True))
+    return "\n".join([*rows, f"{'all':<12} {inputs:>12,} {'':>9} {'':>7} {'':>9} {'':>7} {findings:>9}"])
 
 
 def fuzzed(target: str, inputs: list[Path] | None, seconds: int) -> Outcome:
@@ -54,7 +63,7 @@ def fuzzed(target: str, inputs: list[Path] | None, seconds: int) -> Outcome:
 
 
 def keep(target: str) -> None:
-    """Put the fewest inputs that reach all that is reached in the place of the target's corpus, with the seeds among them to choose from."""
+    """Choose the target's corpus anew: the fewest inputs that reach all that any of them reaches, the seeds included."""
     (WORK / target).mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         seeds, chosen = Path(folder) / "seeds", Path(folder) / "chosen"

@@ -2,8 +2,8 @@
 
 An input is some objects as they go over the wire, children before their parents; the last one is what is pulled. They
 stand for themselves, but for what no fuzzer would guess: ``@0`` is the id of the first object, and so on; ``=`` at the end
-of a head is the length of the body. An object after a ``!`` comes with an id that is not its own. If the first part begins with ``order``, its digits are the objects in the
-order of the tree that the peer announces.
+of a head is the length of the body. An object after a ``!`` comes with an id that is not its own. If the first part begins
+with ``order``, its digits are the objects in the order of the tree that the peer announces.
 """
 
 import re
@@ -28,12 +28,13 @@ from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
 from flatrecord.flower import Array, ArrayChunk, ArrayRecord, pulling
 from flatrecord.flower.landing import Landing
 from flatrecord.flower.pulling import pull_and_inflate_object_from_tree
-from flatrecord.flower.wire import CHUNK, head
+from flatrecord.flower.wire import CHUNK
 
 DIVIDER = b"\n--\n"
 WORDS = (
-    *(DIVIDER, b"ArrayChunk  =\x00", b"Array @0 =\x00", b"ArrayRecord @1 =\x00", b"@0", b"@1,@2", b"order 01", b"!", b"\x00", b'"arraychunk_ids": [0, 1]'),
-    *(b'"dtype": "float32"', b'"shape": [3]', b'"stype": "numpy.ndarray"', b'"@1"', b"\\ud800", b"null", b"NaN", b"-1", b"1e9", b"9" * 20),
+    *(DIVIDER, b"ArrayChunk  =\x00", b"Array @0 =\x00", b"ArrayRecord @1 =\x00", b"@0", b"@1,@2", b"order 01", b"!", b"\x00"),
+    *(b'"arraychunk_ids": [0, 1]', b'"dtype": "float32"', b'"shape": [3]', b'"stype": "numpy.ndarray"', b'"@1"'),
+    *(b"\\ud800", b"null", b"NaN", b"-1", b"1e9", b"9" * 20),
     *(b"\x93NUMPY\x01\x00", b"'descr': '<f4'", b"'fortran_order': False", b"'shape': (3,)"),
 )
 OURS = {"Array": Array, "ArrayChunk": ArrayChunk, "ArrayRecord": ArrayRecord}
@@ -44,8 +45,9 @@ def seeds() -> Iterator[bytes]:
     """Records as we send them, and such as no honest peer would send."""
     yield sent({"x": np.arange(3.0), "y": np.zeros((2, 2), "i1")})
     yield sent({"x": np.arange(300, dtype="i2"), "zeros": np.zeros(1000), "f": np.asfortranarray(np.ones((3, 40)))})
-    yield sent({"none": np.zeros((0, 3)), "scalar": np.array(1), "s": np.array(["ab"]), "v": np.zeros(2, "V3"), "b": np.ones(2, ml_dtypes.bfloat16)})
-    yield sent({"own": Array("x", (2,), "y", b"zz"), "empty": Array("x", (), "y", b""), "broken": Array("float32", (3,), "numpy.ndarray", b"\x93NUMPY")})
+    yield sent({"none": np.zeros((0, 3)), "scalar": np.array(1), "text": np.array(["ab"]), "void": np.zeros(2, "V3")})
+    yield sent({"bfloat16": np.ones(2, ml_dtypes.bfloat16), "own": Array("x", (2,), "y", b"zz"), "empty": Array("x", (), "y", b"")})
+    yield sent({"broken": Array("float32", (3,), "numpy.ndarray", b"\x93NUMPY")})
     yield sent({})
     yield sent({"a": np.ones(3), "b": np.ones(3)})
     whole = sent({"x": np.arange(300, dtype="i2"), "y": np.ones(3)})

@@ -13,7 +13,8 @@ from flatrecord._core.parts import extent
 
 WORDS = (
     *(b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00", b"'descr'", b"'fortran_order'", b"'shape'", b"True", b"False"),
-    *(b"'<f4'", b"'>i8'", b"'|b1'", b"'<M8[ns]'", b"'<U3'", b"'|S0'", b"'|V2'", b"'|O'", b"'<f1'", b"('a', '<i4', (2,))", b"(('t', 'a'), '<i4')"),
+    *(b"'<f4'", b"'>i8'", b"'|b1'", b"'<M8[ns]'", b"'<U3'", b"'|S0'", b"'|V2'", b"'|O'", b"'<f1'"),
+    *(b"('a', '<i4', (2,))", b"(('t', 'a'), '<i4')"),
     *(b"9223372036854775807", b"\\x00", b"\\u00e9", b"\\\\", b"\\'", b"), }", b", }\n"),
 )
 NAMES = ("bfloat16", "float8_e5m2", "complex32", "int4", "object", "x")
@@ -24,7 +25,8 @@ def seeds() -> Iterator[bytes]:
     """Arrays as NumPy and we write them."""
     titled = np.dtype({"names": ["a", "b"], "formats": ["<i2", "<f8"], "offsets": [0, 2], "titles": ["A", None]})
     dtypes = ["b1", "<i4", ">f8", "<c8", "<c16", "|S3", "<U2", "|S0", "|V0", "<M8[ns]", "<m8[7D]", "|V5", "f2", "u1", titled]
-    dtypes += [[("x", "<f4"), ("y", "i1", (2, 2))], [("a", [("b", "<u2"), ("c", "|S1")]), ("é", "?")], [("\u4e00", "<i2")], [("'\"\n\\", "<i2")]]
+    dtypes += [[("x", "<f4"), ("y", "i1", (2, 2))], [("a", [("b", "<u2"), ("c", "|S1")]), ("é", "?")]]
+    dtypes += [[("\u4e00", "<i2")], [("'\"\n\\", "<i2")]]
     for dtype in dtypes:
         for shape in ((), (3,), (2, 0, 3)):
             yield Array(np.zeros(shape, dtype)).data

@@ -21,11 +21,15 @@ from flatrecord.safetensors import files, inspect, load, read, reading, save, wr
 from flatrecord.safetensors.layout import DTYPES, MAX_AXES
 
 WORDS = (
-    *(b'"dtype"', b'"shape"', b'"data_offsets"', b'"__metadata__"', b'"flatrecord"', b'\\"sha256\\"', b'\\"serialized\\"', b'\\"numpy.ndarray\\"'),
-    *(b'"F32"', b'"BF16"', b'"U8"', b'"F4"', b'"C64"', b'"F8_E5M2"', b'"BOOL"', b"null", b"NaN", b"-1", b"1e9", b"[0,0]", b"[]", b"{}", b'":{"'),
+    *(b'"dtype"', b'"shape"', b'"data_offsets"', b'"__metadata__"', b'"flatrecord"'),
+    *(b'"F32"', b'"BF16"', b'"U8"', b'"F4"', b'"C64"', b'"F8_E5M2"', b'"BOOL"', b"null", b"NaN", b"-1"),
+    *(b"1e9", b"[0,0]", b"[]", b"{}", b'":{"', b'\\"sha256\\"', b'\\"serialized\\"', b'\\"numpy.ndarray\\"'),
     *(b"9223372036854775807", b"18446744073709551616", b"\\u0000", b"\\ud800", b"\\\\u00e9", b"\\u0093NUMPY\\u0001"),
 )
-BYTES_OF_FOUR = {"BF16": 8, "F8_E4M3": 4, "F8_E5M2": 4, "F8_E8M0": 4, "C64": 32, "F4": 2, "F6_E2M3": 3, "U16": 8, "I16": 8, "U32": 16, "U64": 32}
+BYTES_OF_FOUR = {
+    **{"BF16": 8, "F8_E4M3": 4, "F8_E5M2": 4, "F8_E8M0": 4, "C64": 32, "F4": 2, "F6_E2M3": 3},
+    **{"U16": 8, "I16": 8, "U32": 16, "U64": 32},
+}
 MOST = 1 << 16  # bytes of payload that are made up
 
 FOLDER = Path(tempfile.mkdtemp(prefix="flatrecord-fuzz-"))
@@ -41,7 +45,8 @@ def seeds() -> Iterator[bytes]:
         "none": np.zeros((0, 3), "<f8"),
     }
     restored = {"c": np.ones(3, "c16"), "own": Array("x", [2], "y", b"zz"), "s": np.zeros(2, [("a", "<i2"), ("b", "S3")])}
-    for given, metadata in ((several, None), (restored, {"format": "pt"}), ({}, None), ({}, {"a": "b\n"}), ({"a": np.zeros(3, "u1")}, None)):
+    one = {"a": np.zeros(3, "u1")}
+    for given, metadata in ((several, None), (restored, {"format": "pt"}), ({}, None), ({}, {"a": "b\n"}), (one, None)):
         stream = io.BytesIO()
         write(given, stream, metadata)
         yield stream.getvalue()
