@@ -354,7 +354,8 @@ cdef bint is_simple_descr(str descr):
 
 cdef int check_descr(object descr) except -1:
     """Refuse what NumPy would never write, before NumPy reads it."""
-    cdef object field, name
+    cdef object field, name, word
+    cdef set names = set()
     if isinstance(descr, str):
         if not is_simple_descr(descr):
             raise fault(f"descr {descr!r:.80} is not a plain NumPy type")
@@ -366,6 +367,11 @@ cdef int check_descr(object descr) except -1:
             if not isinstance(name, str):
                 if not (isinstance(name, tuple) and len(name) == 2 and isinstance(name[0], str) and isinstance(name[1], str)):
                     raise fault("a field of descr has no name")
+            # NumPy 2.4 refuses these too, but never lets go of the name. Those without one are padding.
+            for word in name if isinstance(name, tuple) else (name,):
+                if word and word in names:
+                    raise fault(f"two fields of descr are called {word!r:.80}")
+                names.add(word)
             check_descr(field[1])
             if len(field) == 3:
                 check_shape(field[2])
