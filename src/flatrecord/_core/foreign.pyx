@@ -28,7 +28,16 @@ import sys
 from importlib import import_module
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
+cdef extern from *:
+    """
+    /* Show memory as writable bytes. PyBuffer_FillInfo alone would never let go of the None that Cython has put into the view. */
+    static int flatrecord_show(PyObject *exporter, Py_buffer *view, void *address, Py_ssize_t nbytes, int flags)
+    {
+        Py_CLEAR(view->obj);
+        return PyBuffer_FillInfo(view, exporter, address, nbytes, 0, flags);
+    }
+    """
+    int flatrecord_show(object exporter, Py_buffer *view, void *address, Py_ssize_t nbytes, int flags) except -1
 
 cdef dict ADAPTERS = {}  # name of a library or format -> (name of its class there, name of the adapter's module)
 
@@ -85,7 +94,7 @@ cdef class Region:
         self.owner, self.address, self.nbytes = owner, address, nbytes
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, <char *> self.address if self.nbytes else <char *> b"", self.nbytes, False, flags)
+        flatrecord_show(self, view, <char *> self.address if self.nbytes else <char *> b"", self.nbytes, flags)
 
 
 @cython.no_gc_clear
