@@ -1,0 +1,54 @@
+"""Nothing grows, whatever is done 10,000 times: each scenario is a script that says so, run in a fresh process."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.memory
+
+HERE = Path(__file__).parent
+SCENARIOS = sorted(path.stem for path in (HERE / "scenarios").glob("[!_]*.py"))
+CONTROL = {
+    "blocks": "blocks",
+    "heap": "heap",
+    "mapped": "mapped",
+    "descriptors": "descriptors",
+    "objects": "objects",
+    "references": "references",
+    "references to a type": "references",
+    "objects in a cycle": "objects",
+}
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-W", "ignore:'click:DeprecationWarning", str(HERE / "scenarios" / f"{script}.py")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nothing_grows(scenario):
+    done = run(scenario)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines and all(line.endswith("nothing grows") for line in lines)
+
+
+def test_a_leak_is_reported_by_each_measure():
+    done = run("_control")
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {name: (int(turns), verdict) for turns, name, verdict in re.findall(r"(\d+) turns .* s  (.*?): (.*)", done.stdout)}
+    assert found.pop("nothing at all")[1] == "nothing grows"
+    assert re.search(r"blocks \+10\b", found.pop("blocks once in a thousand turns")[1])
+    assert found.keys() == CONTROL.keys()
+    for name, measure in CONTROL.items():
+        turns, verdict = found[name]
+        (growth,) = re.findall(rf"\b{measure} \+(\d+)", verdict)
+        assert int(growth) >= turns * 0.99, (name, verdict)  # or a few fewer, where some came from a free list
+
+
+def test_there_are_scenarios():
+    assert len(SCENARIOS) > 20
