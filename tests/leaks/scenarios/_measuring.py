@@ -15,7 +15,7 @@ descriptors
 objects
     At which the garbage collector looks.
 references
-    To all those and to what they refer to, so that one too many to None, a dtype or a type is seen as well, which costs no memory. On Python 3.12 and up None and its like are immortal and do not tell.
+    To all that was there before the first round, so that one too many to None, a dtype or a type is seen as well, which costs no memory. On Python 3.12 and up None and its like are immortal and do not tell.
 
 The garbage collector is off meanwhile, as nothing should need it. There is no slack: not one block more may be there afterwards. Where there is
 one, another 10,000 turns are done, and what has not grown in one round out of `ROUNDS` does not leak: a leak grows in each, while a free list
@@ -92,11 +92,21 @@ def _objects() -> int:
     return len(gc.get_objects())
 
 
-def _references() -> int:
+_watched: list[object] = []
+
+
+def _watch() -> None:
+    """Watch all that there is now: what the collector knows, and what that refers to."""
+    gc.collect()
     objects = gc.get_objects()
     alive = {id(value): value for value in (*objects, *gc.get_referents(*objects))}
     # But for numbers, since those who count use them.
-    return sum(sys.getrefcount(value) for value in alive.values() if type(value) is not int)
+    _watched.extend(value for value in alive.values() if type(value) is not int)
+    gc.freeze()  # `_objects` need not count these each time
+
+
+def _references() -> int:
+    return sum(map(sys.getrefcount, _watched))
 
 
 OTHERS: list[Callable[[], int]] = [_heap, _mapped, _descriptors, _objects, _references]
@@ -202,12 +212,14 @@ def _growth(turn: Turn) -> dict[str, int]:
 def report() -> None:
     """Do all that was registered, print what was found, and exit with 1 if anything grows. Words on the command line choose."""
     leaks = 0
-    for turn in _turns:
-        if not all(word in turn.name for word in sys.argv[1:]):
-            continue
+    chosen = [turn for turn in _turns if all(word in turn.name for word in sys.argv[1:])]
+    for turn in chosen:
+        turn.work()  # which may import more
+    _watch()
+    for turn in chosen:
         start = time.perf_counter()
         grown = _growth(turn)
-        verdict = ", ".join(f"{name} {count:+}" for name, count in grown.items())
+        verdict = ", ".join(f"{name} {growth:+}" for name, growth in grown.items())
         print(f"{turn.turns:6} turns {time.perf_counter() - start:6.2f} s  {turn.name}: {f'GROWS: {verdict}' if grown else 'nothing grows'}", flush=True)
         leaks += bool(grown)
     sys.exit(1 if leaks else 0)
