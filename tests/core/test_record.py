@@ -103,8 +103,11 @@ def test_update(record):
     for wrong in ({"h": new, "i": 1}, [("h", new), (1, new)], {"h": np.zeros(3)}):
         with pytest.raises(TypeError):
             record.update(wrong)
-    for wrong in ([("h",)], ["hi"], [1]):
+    for wrong in (["hi"], [1]):
         with pytest.raises(TypeError, match="pairs of key and Array"):
+            record.update(wrong)
+    for wrong in ([("h",)], [("h", new, new)], [("h", new), ()]):
+        with pytest.raises(ValueError, match="pairs of key and Array"):
             record.update(wrong)
     with pytest.raises(TypeError, match=r"got numpy.ndarray; Array\(value\) makes one"):
         record.update(h=np.zeros(3))

@@ -371,12 +371,16 @@ cdef class ParametersRecord:
         ------
         TypeError
             If a key is not `str` or a value is not an Array. The record is then unchanged.
+        ValueError
+            If one of the pairs is longer or shorter, as `dict` has it. The record is then unchanged.
         """
         cdef dict staged = {}
         pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
         for pair in chain(pairs, entries.items()):
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            if not isinstance(pair, (tuple, list)):
                 raise TypeError(f"update takes a mapping or pairs of key and Array, got {pair!r:.80}")
+            if len(pair) != 2:
+                raise ValueError(f"update takes a mapping or pairs of key and Array, got {len(pair)} values: {pair!r:.80}")
             staged[checked_key(pair[0])] = checked_array(self, pair[0], pair[1])
         self.entries.update(staged)
 
