@@ -186,6 +186,13 @@ def test_a_dtype_that_the_buffer_protocol_has_no_code_for(dtype):
         assert made.dtype == dtype and made.shape == (2, 3)
 
 
+def test_a_buffer_that_numpy_could_not_read_is_refused():
+    array = Array(np.zeros((), [("größe", "<f4"), ("名", "i1")]))  # whose format NumPy takes for 8 bytes an element
+    with pytest.raises(BufferError, match="segments"):
+        memoryview(array)
+    assert np.asarray(array).dtype == array.numpy().dtype
+
+
 def test_only_numpy_arrays_have_a_buffer():
     with pytest.raises(BufferError, match="stype 'torch'.*segments"):
         memoryview(Array("", [3], "torch", b"abc"))

@@ -367,7 +367,7 @@ cdef class Array:
         try:
             exporter = self.numpy(False)
             faithful = np.asarray(memoryview(exporter)).dtype == exporter.dtype
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # of the last, NumPy makes what it cannot read back
             raise BufferError(f"{error}; segments() gives the bytes") from None
         # NumPy asks for a buffer before it asks for __array__, and would take the wrong dtype for right.
         if not faithful:
