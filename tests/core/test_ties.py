@@ -1,6 +1,7 @@
 """Entries that share memory: kept together, counted once, never torn apart behind anybody's back."""
 
 import copy
+import mmap
 import pickle
 import subprocess
 import sys
@@ -130,6 +131,25 @@ def test_received_bytes_under_two_names_are_copied_once(copy):
     a, b = record.to_numpy_ndarrays(keep_input=False, copy=copy)
     a[0] = 9
     assert b[0] == 9
+
+
+def mapping() -> mmap.mmap:
+    return mmap.mmap(-1, 4096, prot=mmap.PROT_READ)
+
+
+@pytest.mark.parametrize("exporter", [lambda: bytes(4096), mapping])
+def test_immutable_memory_that_is_reached_in_two_ways(exporter):
+    def source():
+        memory = exporter()
+        return {"a": np.frombuffer(memory, "u1"), "b": np.asarray(memoryview(memory)).view("u1"), "c": np.frombuffer(memory, "u1")[64:128]}
+
+    assert ParametersRecord(source(), copy=True).ties() == [("a", "b", "c")]
+    record = ParametersRecord(source())
+    assert {array.ownership for array in record.values()} == {"shared"} and record.ties() == [("a", "b", "c")]
+    held = record["c"]
+    a, b, c = record.to_numpy_ndarrays(keep_input=False)
+    a[64] = 9
+    assert b[64] == c[0] == 9 and held.numpy()[0] == 0
 
 
 def test_copies_of_a_record_with_ties():

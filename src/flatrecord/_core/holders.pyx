@@ -205,6 +205,12 @@ cdef int account(PyObject *start, dict accounted) except -1:
 
 cdef object key_of(Trail *trail):
     """What all ways to the same memory have in common, while any of them lives."""
-    if isinstance(<object> trail.root, Memory):
-        return (<Memory> trail.root).key
-    return <size_t> trail.root
+    cdef object root = <object> trail.root
+    if isinstance(root, Memory):
+        return (<Memory> root).key
+    # Where memory is immutable, nobody has gone further down than to the first that says so.
+    if type(root) is Buffer and (<Buffer> root).ownership == SHARED:
+        root = (<Buffer> root).owner
+    if type(root) is MEMORYVIEW and immutable_owner(root) is not None:
+        root = root.obj
+    return <size_t> <PyObject *> root

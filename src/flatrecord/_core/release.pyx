@@ -5,6 +5,7 @@ else can reach it. Arrays that share memory (tied weights) are put off until the
 is it known whether all who share it are leaving together.
 """
 
+from cpython.bytes cimport PyBytes_CheckExact
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 
@@ -16,7 +17,7 @@ from numpy cimport ndarray
 from .array cimport Array, extent_of, give_memory, given_up, let_go, payload_of, readable_header
 from .buffer cimport BORROWED, SHARED, Buffer, duplicate
 from .errors cimport add_name
-from .holders cimport SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
+from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
 from .npy cimport Header
 from .ownership cimport copies
 from .views cimport is_array_of, view_over
@@ -116,7 +117,7 @@ cdef object give_up(Array array, Py_ssize_t i, copy, form, dict shared):
         return array.memory
     payload_of(array)
     holder = follow(<PyObject *> array.memory, 0, None, &trail)
-    if not sole or not is_sole(<PyObject *> array.memory) or holder == SEEN:
+    if not sole or not is_sole(<PyObject *> array.memory) or holder == SEEN or (holder == IMMUTABLE and is_shown_elsewhere(array)):
         shared.setdefault(key_of(&trail), []).append(i)
         return None
     payload = <Buffer> array.memory
@@ -130,6 +131,12 @@ cdef object give_up(Array array, Py_ssize_t i, copy, form, dict shared):
     payload = duplicate(payload, offset)
     become(array, header, offset, payload)
     return view_over(form, array.header, payload, 0, True)
+
+
+cdef bint is_shown_elsewhere(Array array):
+    """Whether others may show the immutable memory of `array` by a Buffer of their own, other entries among them."""
+    cdef object owner = payload_of(array).owner
+    return not (PyBytes_CheckExact(owner) and has_references(<PyObject *> owner, 2))  # the Buffer's and `owner`
 
 
 cdef int give_up_together(list members, list shells, list results, copy, form, Py_ssize_t *at) except -1:
