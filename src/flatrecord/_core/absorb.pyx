@@ -31,6 +31,9 @@ from .npy cimport Header, is_header_of
 from .ownership cimport admit_group, admit_ndarray, copies, is_contiguous, is_mapping
 from .release cimport original_of
 
+cdef extern from "platform.h":
+    const bint FREE_THREADED "FLATRECORD_FREE_THREADED"
+
 cdef extern from "Python.h":
     # With plain pointers, which nobody has to hand back.
     void PyObject_GC_UnTrack(object value)
@@ -162,22 +165,23 @@ cdef class Intake:
         """Let all values of a dict leave it, if they are still those that were checked, and say whether they have.
 
         To delete them one by one takes longer than all the rest. Each is let go of before the next is handled in any case.
+        Where there is no GIL they leave one by one all the same: two threads could find and clear the dict at once (a critical
+        section that CPython 3.13 enters once more, as `clear` does, is left for a moment), and both would have them all.
         """
         cdef PyObject *key
         cdef PyObject *value
         cdef Py_ssize_t position = 0, i = 0
         if type(source) is not dict:
             return False
-        with cython.critical_section(source):
-            while PyDict_Next(source, &position, &key, &value):
-                if i == len(places) or key != PyList_GetItem(places, i) or value != PyList_GetItem(self.originals, i):
-                    i = -1
-                    break
-                i += 1
-            if i == len(places):
-                if not self.keep_input:
-                    source.clear()
-                return True
+        while not FREE_THREADED and PyDict_Next(source, &position, &key, &value):
+            if i == len(places) or key != PyList_GetItem(places, i) or value != PyList_GetItem(self.originals, i):
+                i = -1
+                break
+            i += 1
+        if not FREE_THREADED and i == len(places):
+            if not self.keep_input:
+                source.clear()
+            return True
         self.originals = nones(len(places))
         return False
 

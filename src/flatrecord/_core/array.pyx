@@ -98,9 +98,13 @@ cdef class Array:
     torch writes to what it gets by DLPack all the same. Pickle protocol 5 hands the payload out of
     band, `copy.copy` gives the same Array, and `copy.deepcopy` a snapshot.
 
-    Thread safety: immutable, so it may be read from any thread without a lock. (Inside, the first who asks
-    for a view puts a Buffer around a taken ndarray, in the Array's critical section.) Borrowed memory is as
+    Thread safety: immutable, so it may be read from any thread without a lock. Borrowed memory is as
     safe as what the caller does to it.
+
+    Attribute by attribute: header, memory and `listed` are written before another thread can reach the Array, and once more when a
+    record that holds the only reference empties it. The first who asks for a view puts a Buffer around
+    a taken ndarray, in the Array's critical section; who reads `memory` at that moment finds the one or the other, and both live as long as
+    the Array does.
     """
 
     def __cinit__(self):

@@ -39,9 +39,10 @@ cdef class Buffer:
 
     Notes
     -----
-    Thread safety: immutable once made, so it may be read from any thread. The exceptions are
-    `surrendered`, which changes only while the caller holds the only reference, and `writers`, which is
-    asked for only then.
+    Thread safety: pointer, length, owner and `mapped` are written by the thread that makes the Buffer, before another can reach
+    it. `ownership` changes once more, to SHARED, while its maker alone has it. `surrendered` changes only while
+    the caller holds the only reference. Exports come and go in any thread, so `writers` is counted in the Buffer's critical
+    section; it is asked for only while nobody else can make an export.
     """
 
     def __cinit__(self):
@@ -76,10 +77,12 @@ cdef class Buffer:
         view.suboffsets = NULL
         view.internal = NULL
         view.obj = self
-        self.writers += self.surrendered
+        with cython.critical_section(self):
+            self.writers += not view.readonly
 
     def __releasebuffer__(self, Py_buffer *view):
-        self.writers -= not view.readonly
+        with cython.critical_section(self):
+            self.writers -= not view.readonly
 
     def __deepcopy__(self, memo):
         return duplicate(self, 0)

@@ -88,6 +88,10 @@ cdef class Region:
     owner : object
         Keeps the memory where it is.
     address, nbytes : int
+
+    Notes
+    -----
+    Thread safety: every attribute is written by `__init__`, before another thread can reach the Region.
     """
 
     def __init__(self, owner, size_t address, Py_ssize_t nbytes):

@@ -20,7 +20,9 @@ from numpy cimport ndarray
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-    PyObject *PyList_GetItem(object values, Py_ssize_t i) except NULL
+
+cdef extern from "platform.h":
+    object flatrecord_list_item(object values, Py_ssize_t i)
 
 cnp.import_array()
 
@@ -41,7 +43,7 @@ cdef class Header:
 
     Notes
     -----
-    Thread safety: immutable.
+    Thread safety: every attribute is written by the thread that makes the Header, before another can reach it.
     """
 
     def __cinit__(self):
@@ -96,7 +98,7 @@ cdef Header header_of_ndarray(ndarray array):
         If the dtype holds Python objects or cannot be written without pickle.
     """
     cdef Py_ssize_t slot = slot_of(array)
-    cdef object known = <object> PyList_GetItem(_written, slot)  # Cython would go by way of a Python int
+    cdef object known = flatrecord_list_item(_written, slot)  # Cython would go by way of a Python int
     cdef Header header
     cdef int axis
     if known is not None and is_header_of(<Header> known, array):

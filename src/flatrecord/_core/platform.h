@@ -117,6 +117,26 @@ static inline int64_t flatrecord_milliseconds(void)
 #endif
 }
 
+/* Whether there is no GIL. */
+#ifdef Py_GIL_DISABLED
+#define FLATRECORD_FREE_THREADED 1
+#else
+#define FLATRECORD_FREE_THREADED 0
+#endif
+
+/* What is in a list, with a reference of one's own: where there is no GIL, another thread may put something else there and let go
+ * of this. */
+static inline PyObject *flatrecord_list_item(PyObject *list, Py_ssize_t i)
+{
+#ifdef Py_GIL_DISABLED
+    return PyList_GetItemRef(list, i);
+#else
+    PyObject *item = PyList_GetItem(list, i);
+    Py_XINCREF(item);
+    return item;
+#endif
+}
+
 /* Whether there are `count` references to `object`, and no more.
  *
  * Under the GIL the count is exact. Its low 32 bits are compared, because CPython 3.14 keeps flags

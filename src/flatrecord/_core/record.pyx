@@ -68,10 +68,15 @@ cdef class ParametersRecord:
     the exception's `not_put_back`, a list of pairs of key and value.
 
     Thread safety: may be read and changed from several threads. Each method changes the record in
-    one step under the GIL, so that no thread sees half of a change. Where there is no GIL, a method
-    of more than one step holds the critical section of the record, and not of the dict inside,
-    because that dict can be exchanged for another. A thread that iterates while another adds or
-    removes entries gets a `RuntimeError`, as with `dict`.
+    one step under the GIL, so that no thread sees half of a change; where there is no GIL, others may see
+    some of the entries gone while all are taken out. Each entry goes to one thread, and what others add or replace meanwhile
+    stays. A thread that iterates while another adds or removes entries gets a `RuntimeError`, as with `dict`.
+
+    Attribute by attribute: the class of the values never changes. The dict of the entries has a lock of its own,
+    and each method does one operation on it, or as many as do not depend on one another. It is exchanged for another when the record is filled
+    again or gets its entries back after a failure. So it is read in the record's critical section, with a reference of one's own, and
+    who has written to it looks whether it still is the record's. ``_metadata`` and `origin` are read and
+    replaced in the record's critical section.
     """
 
     array_class = Array  # a subclass of the record may have a subclass of Array here
@@ -203,7 +208,7 @@ cdef class ParametersRecord:
         Entries that were tied are views on one storage. ``load_state_dict(..., assign=True)`` makes of
         them two parameters on that storage: tie them again (``model.tie_weights()``) before training.
         """
-        metadata = self.metadata
+        metadata = metadata_of(self)
         state_dict = OrderedDict(zip(*come_out(self, keep_input, copy, adapter("torch").Form())))
         if metadata is not None:
             state_dict._metadata = deepcopy(metadata)
@@ -246,18 +251,21 @@ cdef class ParametersRecord:
             If the file has changed, is gone, or another is in its place; or if an entry is not what was saved.
             If there is nothing to compare with: the record was not loaded, or saved without a checksum.
         """
-        if self.source is None:
+        source = self.origin
+        if source is None:
             raise ValueError("the record was not loaded from a file or read from a stream: there is nothing to compare with")
-        self.source.verify(self, contents)
+        source.verify(self, contents)
 
     @property
     def origin(self):
         """What the record was loaded from, which `verify` asks; None if it was not loaded."""
-        return self.source
+        with cython.critical_section(self):
+            return self.source
 
     @origin.setter
     def origin(self, source):
-        self.source = source
+        with cython.critical_section(self):
+            self.source = source
 
     def count_bytes(self):
         """Number of bytes in the record: the serialized arrays and the keys.
@@ -269,9 +277,9 @@ cdef class ParametersRecord:
             Nothing is serialized for it.
         """
         cdef Py_ssize_t total = 0
-        with cython.critical_section(self):
-            for key, array in self.entries.items():
-                total += len(<str> key) + serialized_length(<Array?> array)
+        cdef dict entries = entries_of(self).copy()  # at one moment
+        for key, array in entries.items():
+            total += len(<str> key) + serialized_length(<Array?> array)
         return total
 
     def count_memory(self):
@@ -284,8 +292,7 @@ cdef class ParametersRecord:
             that of tied weights it is less than `count_bytes`; of a view that was taken, all of its
             base counts.
         """
-        with cython.critical_section(self):
-            return memory_in_use(list(self.entries.values()))
+        return memory_in_use(list(entries_of(self).values()))
 
     def ties(self):
         """The entries that share memory.
@@ -295,62 +302,74 @@ cdef class ParametersRecord:
         list of tuple of str
             Groups of two or more keys, each in the record's order.
         """
-        with cython.critical_section(self):
-            return ties_of(list(self.entries), list(self.entries.values()))
+        cdef dict entries = entries_of(self).copy()  # at one moment
+        return ties_of(list(entries), list(entries.values()))
 
     def __len__(self):
-        return len(self.entries)
+        return len(entries_of(self))
 
     def __iter__(self):
-        return iter(self.entries)
+        return iter(entries_of(self))
 
     def __reversed__(self):
-        return reversed(self.entries)
+        return reversed(entries_of(self))
 
     def __contains__(self, key):
-        return key in self.entries
+        return key in entries_of(self)
 
     def __getitem__(self, key):
-        return self.entries[key]
+        return entries_of(self)[key]
 
     def __setitem__(self, key, value):
-        self.entries[checked_key(key)] = checked_array(self, key, value)
+        cdef str name = checked_key(key)
+        cdef Array array = checked_array(self, key, value)
+        cdef dict entries = None
+        while entries is not entries_of(self):  # again, where `put_first` has exchanged them meanwhile
+            entries = entries_of(self)
+            entries[name] = array
 
     def __delitem__(self, key):
-        del self.entries[key]
+        del entries_of(self)[key]
 
     def get(self, key, default=None):
         """The Array of `key`, or `default` if there is none."""
-        return self.entries.get(key, default)
+        return entries_of(self).get(key, default)
 
     def keys(self):
         """A live, set-like view on the keys."""
-        return self.entries.keys()
+        return entries_of(self).keys()
 
     def values(self):
         """A live view on the Arrays."""
-        return self.entries.values()
+        return entries_of(self).values()
 
     def items(self):
         """A live, set-like view on the pairs of key and Array."""
-        return self.entries.items()
+        return entries_of(self).items()
 
     def pop(self, key, default=...):
         """Remove `key` and return its Array; `default` if there is none, else a `KeyError`."""
         if default is ...:
-            return self.entries.pop(key)
-        return self.entries.pop(key, default)
+            return entries_of(self).pop(key)
+        return entries_of(self).pop(key, default)
 
     def popitem(self):
         """Remove and return the first pair of key and Array; a `KeyError` if the record is empty."""
-        with cython.critical_section(self):
-            for key in self.entries:
-                return key, self.entries.pop(key)
+        cdef dict entries = entries_of(self)
+        while entries:
+            try:
+                for key in entries:
+                    array = entries.pop(key, None)
+                    if array is not None:
+                        return key, array
+                    break  # another thread was faster, which there can be where there is no GIL
+            except RuntimeError:
+                pass  # the same, between two steps of the loop
         raise KeyError("popitem(): the record is empty")
 
     def clear(self):
         """Remove all entries."""
-        self.entries.clear()
+        entries_of(self).clear()
 
     def setdefault(self, key, default=None):
         """The Array of `key`; put `default` there first if there is none.
@@ -360,9 +379,14 @@ cdef class ParametersRecord:
         TypeError
             If `key` is missing and `key` is not `str` or `default` is not an Array.
         """
-        if key in self.entries:
-            return self.entries[key]
-        return self.entries.setdefault(checked_key(key), checked_array(self, key, default))
+        cdef dict entries = None
+        found = entries_of(self).get(key)
+        if found is None:
+            key, default = checked_key(key), checked_array(self, key, default)
+            while entries is not entries_of(self):  # as in __setitem__
+                entries = entries_of(self)
+                found = entries.setdefault(key, default)
+        return found
 
     def update(self, other=(), /, **entries):
         """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments.
@@ -374,7 +398,7 @@ cdef class ParametersRecord:
         ValueError
             If one of the pairs is longer or shorter, as `dict` has it. The record is then unchanged.
         """
-        cdef dict staged = {}
+        cdef dict staged = {}, present = None
         pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
         for pair in chain(pairs, entries.items()):
             if not isinstance(pair, (tuple, list)):
@@ -382,13 +406,16 @@ cdef class ParametersRecord:
             if len(pair) != 2:
                 raise ValueError(f"update takes a mapping or pairs of key and Array, got {len(pair)} values: {pair!r:.80}")
             staged[checked_key(pair[0])] = checked_array(self, pair[0], pair[1])
-        self.entries.update(staged)
+        while present is not entries_of(self):  # as in __setitem__
+            present = entries_of(self)
+            present.update(staged)
 
     def copy(self):
         """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
         cdef ParametersRecord other = type(self).__new__(type(self))
-        other.entries.update(self.entries)
-        other.metadata, other.source = self.metadata, self.source
+        other.entries.update(entries_of(self))
+        with cython.critical_section(self):
+            other.metadata, other.source = self.metadata, self.source
         if hasattr(self, "__dict__"):  # of a subclass
             other.__dict__.update(self.__dict__)
         return other
@@ -398,20 +425,21 @@ cdef class ParametersRecord:
 
     def __eq__(self, other):
         if isinstance(other, ParametersRecord):
-            return self.entries == (<ParametersRecord> other).entries
+            return entries_of(self) == entries_of(<ParametersRecord> other)
         # A plain dict: the __eq__ of a subclass would get hold of our own.
         if isinstance(other, (dict, Mapping)):
-            return self.entries == dict(other)
+            return entries_of(self) == dict(other)
         return NotImplemented
 
     __hash__ = None
 
     def __reduce_ex__(self, protocol):
-        state = self.metadata, getattr(self, "__dict__", None)  # of a subclass
-        return type(self), (), state, None, iter(list(self.entries.items()))
+        state = metadata_of(self), getattr(self, "__dict__", None)  # of a subclass
+        return type(self), (), state, None, iter(list(entries_of(self).items()))
 
     def __setstate__(self, state):
-        self.metadata, attributes = state
+        metadata, attributes = state
+        set_metadata(self, metadata)
         if attributes:
             self.__dict__.update(attributes)
 
@@ -445,6 +473,23 @@ cdef class ArrayRecord(ParametersRecord):
     def from_torch_state_dict(cls, state_dict, keep_input=True, *, copy=None):
         """Make a record from a state_dict: `ParametersRecord.from_torch_state_dict`."""
         return from_state_dict(cls, state_dict, keep_input, copy)
+
+
+cdef inline dict entries_of(ParametersRecord record):
+    """The entries. A reference of one's own, because where there is no GIL another thread may exchange them at any moment."""
+    with cython.critical_section(record):
+        return record.entries
+
+
+cdef object metadata_of(ParametersRecord record):
+    with cython.critical_section(record):
+        return record.metadata
+
+
+cdef int set_metadata(ParametersRecord record, metadata) except -1:
+    with cython.critical_section(record):
+        record.metadata = metadata
+    return 0
 
 
 cdef inline str checked_key(key):
@@ -522,28 +567,29 @@ cdef tuple come_out(ParametersRecord record, keep_input, copy, form):
     cdef Header header
     check_copy(copy)
     check_keep_input(keep_input)
-    with cython.critical_section(record):
-        names, arrays = list(record.entries), list(record.entries.values())
-        entries = dict.fromkeys(names)  # to put all back without further memory
-        for i in range(len(names)):
-            try:
-                header = readable_header(<Array?> arrays[i], &offset)
-                if form is not None:
-                    form.check(header.descr)
-            except BaseException as error:
-                add_name(error, names[i])
-                raise
-        if keep_input:
-            return names, show(names, arrays, copy, form)
-        record.entries.clear()
+    entries = entries_of(record).copy()
+    names, arrays = list(entries), list(entries.values())
+    for i in range(len(names)):
+        try:
+            header = readable_header(<Array?> arrays[i], &offset)
+            if form is not None:
+                form.check(header.descr)
+        except BaseException as error:
+            add_name(error, names[i])
+            raise
+    if keep_input:
+        return names, show(names, arrays, copy, form)
+    for name in names:
+        entries[name] = None  # the names stay, to put all back without further memory
     try:
+        take_out(record, entries, names, arrays)
         views = release(names, arrays, copy, form)
     except BaseException:
         for i in range(len(names)):
             entries[names[i]] = arrays[i]
         put_first(record, entries)
         raise
-    record.metadata = None
+    set_metadata(record, None)
     return names, views
 
 
@@ -574,7 +620,7 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
             "pass keep_input=True, or copy=False as well to share the memory"
         )
     if isinstance(source, ParametersRecord):
-        metadata = (<ParametersRecord> source).metadata
+        metadata = metadata_of(<ParametersRecord> source)
     else:
         metadata = deepcopy(getattr(source, "_metadata", None))
     absorb(source, places, names, staged, keep_input, copy, record.values_class)
@@ -601,12 +647,12 @@ def pass_out(ParametersRecord record not None, work, restore):
     object
         What `work` returns; the record is then empty.
     """
-    cdef dict entries
+    cdef dict entries = entries_of(record).copy()
+    cdef list names = list(entries), arrays = list(entries.values())
     cdef int tries
-    with cython.critical_section(record):
-        entries = record.entries.copy()
-        record.entries.clear()
     try:
+        take_out(record, entries, names, arrays)
+        names = arrays = None
         return work(entries)
     except BaseException as error:
         for tries in range(RESTORE_TRIES):
@@ -625,16 +671,36 @@ def pass_out(ParametersRecord record not None, work, restore):
         raise
 
 
+cdef int take_out(ParametersRecord record, dict entries, list names, list arrays) except -1:
+    """Remove from a record the entries that it had a moment ago.
+
+    Those that another thread has removed or replaced meanwhile are not the caller's to take: they are removed from what he
+    has, a dict with these names, and a list of these and one of their Arrays.
+    """
+    cdef dict present = entries_of(record)
+    cdef Py_ssize_t i
+    for i in range(len(names) - 1, -1, -1):
+        found = present.pop(names[i], None)
+        if found is not arrays[i]:
+            if found is not None:
+                present.setdefault(names[i], found)
+            del entries[names[i]], names[i], arrays[i]
+    return 0
+
+
 cdef int put_first(ParametersRecord record, dict entries) except -1:
     """Put entries before those that other threads have added meanwhile."""
+    cdef dict present
     with cython.critical_section(record):
-        if not record.entries:
+        present = record.entries
+        if not present:
             try:
-                record.entries.update(entries)  # in place, so that views on the record stay live
+                present.update(entries)  # in place, so that views on the record stay live
                 return 0
             except MemoryError:
                 pass
-        entries.update(record.entries)
+        entries.update(present)
+        # Whoever is about to write to `present` looks again afterwards (__setitem__).
         record.entries = entries
     return 0
 
