@@ -14,7 +14,7 @@ BASES = mapping_tests.TestHashMappingProtocol.__mro__[:3]  # each goes on where 
 NOT_TEXT = "its keys are objects that cannot be hashed or compared, and those of a record are plain text"
 NOT_APPLICABLE = {
     "TestMappingProtocol.test_constructor": "entries by keyword: a record's keywords are its options",
-    "TestMappingProtocol.test_fromkeys": "as Flower's, records have no fromkeys: its default for the values is None, which is no Array",
+    "TestMappingProtocol.test_fromkeys": "as in Flower, there is no fromkeys: it gives each key None unless told otherwise",
     "TestMappingProtocol.test_setdefault": "the default for the default is None, which is no Array",
     "TestHashMappingProtocol.test_fromkeys": "as above",
     "TestHashMappingProtocol.test_setdefault": f"as above; and {NOT_TEXT}",

@@ -101,8 +101,8 @@ class Folder:
         ties = [list(group) for group in made.ties()] if how != "safetensors" and hasattr(made, "ties") else []
         if entries not in self.contents:
             self.contents.append(entries)
-        what = {"how": how, "class": f"{type(made).__module__}.{type(made).__qualname__}", "contents": self.contents.index(entries)}
-        self.files[name] = {**what, "ties": ties, **more}
+        cls = f"{type(made).__module__}.{type(made).__qualname__}"
+        self.files[name] = {"how": how, "class": cls, "contents": self.contents.index(entries), "ties": ties, **more}
 
     def pickle(self, name: str, made: Any, entries: dict[str, Any], protocols: range, **more: Any) -> None:
         for protocol in protocols:
@@ -150,7 +150,8 @@ def write(folder: Folder) -> None:
     state_dict = model.state_dict()
     record, entries = record_of(ParametersRecord, {key: tensor.numpy() for key, tensor in state_dict.items()})
     record = ParametersRecord.from_torch_state_dict(state_dict, keep_input=True)
-    folder.pickle("state_dict", record, entries, range(2, 6, 3), metadata={key: dict(value) for key, value in state_dict._metadata.items()})
+    metadata = {key: dict(value) for key, value in state_dict._metadata.items()}
+    folder.pickle("state_dict", record, entries, range(2, 6, 3), metadata=metadata)
 
     parts = {f"model-0000{i}-of-00002.safetensors": list(few)[2 * i - 2 : 2 * i] for i in (1, 2)}
     whole = {}
@@ -173,7 +174,7 @@ def main(again: bool) -> int:
     path.mkdir()
     folder = Folder(path)
     write(folder)
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__, "torch": torch.__version__}
+    versions = {module.__name__: module.__version__ for module in (np, ml_dtypes, torch)} | {"python": platform.python_version()}
     manifest = {"version": flatrecord.__version__, "with": versions, "files": folder.files, "contents": folder.contents}
     (path / MANIFEST).write_text(json.dumps(manifest, separators=(",", ":")) + "\n")
     return 0
