@@ -49,15 +49,15 @@ def span(thing: Any) -> tuple[int, int]:
 
 
 def payload(array: Array) -> tuple[int, int]:
-    """Address and length of an Array's payload.
+    """Address and length of an Array's payload; (0, 0) if it is empty.
 
     Read behind the Array's back, as to ask for a view would put a Buffer around an ndarray that was taken.
     """
     memory = next(found for found in gc.get_referents(array) if isinstance(found, np.ndarray) or type(found).__name__ == "Buffer")
+    if (memory.nbytes if isinstance(memory, np.ndarray) else len(memory)) == 0:
+        return 0, 0
     if isinstance(memory, np.ndarray):
         return memory.__array_interface__["data"][0], memory.nbytes
-    if len(memory) == 0:
-        return 0, 0
     return np.frombuffer(memory, "u1").__array_interface__["data"][0], len(memory)
 
 
