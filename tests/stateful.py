@@ -33,6 +33,8 @@ CONTAINERS = ["dict", "dict", "dict", "OrderedDict", "UserDict", "list", "failin
 def bounded(examples: int) -> settings:
     """The same sequences each time; with ``FLATRECORD_EXAMPLES`` so many new ones, for a long run."""
     wanted = os.environ.get("FLATRECORD_EXAMPLES")
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        examples //= 8  # each of which takes as much longer
     return settings(
         max_examples=int(wanted or examples),
         stateful_step_count=40,
