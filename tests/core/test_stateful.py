@@ -69,7 +69,7 @@ class Untying(ParametersRecord):
         (Borrowing, "may write to the memory of|borrowed though nobody said so"),
         (Sharing, "may write to the memory of"),
         (Losing, "popitem took another entry"),
-        (Untying, "were tied and are not"),
+        (Untying, "were tied and are not|a tie is lost"),
     ],
 )
 def test_a_broken_record_is_found(broken, found):
