@@ -278,18 +278,28 @@ cdef class Intake:
 
         The value itself is kept for the case of a failure if its memory lives on, so that it costs nothing.
         """
-        cdef Array empty = item_of(self.arrays, self.at)
+        lives_on = lives_on or ownership_of(payload) == BORROWED
+        self.prepare(self.at, None if lives_on else adapter, array)
+        self.fill(self.at, payload, value if lives_on else None)
+        return 0
+
+    cdef int prepare(self, Py_ssize_t i, adapter, ndarray array) except -1:
+        """Have an Array at place `i` that is still empty, with the header of `array`. To fill it needs no memory then."""
+        cdef Array empty = item_of(self.arrays, i)
         if empty is None:
-            empty = shell_of(self.array_class, checked_header(array))
-            self.enter(self.at, empty)
-        # It was looked at before others were handled, which may have taken long.
-        give_memory(empty, empty.header if is_header_of(empty.header, array) else checked_header(array), payload)
-        if lives_on or ownership_of(payload) == BORROWED:
-            put(self.originals, self.at, value)
-        else:
-            put(self.originals, self.at, None)
-            if adapter is not None:
-                self.adapters[self.at] = adapter
+            self.enter(i, shell_of(self.array_class, checked_header(array)))
+        elif not is_header_of(empty.header, array):
+            # It was looked at before others were handled, which may have taken long.
+            empty.header = checked_header(array)
+        if adapter is not None:
+            self.adapters[i] = adapter
+        return 0
+
+    cdef int fill(self, Py_ssize_t i, payload, original) except -1:
+        """Give its memory to the Array that was prepared for place `i`."""
+        cdef Array empty = item_of(self.arrays, i)
+        give_memory(empty, empty.header, payload)
+        put(self.originals, i, original)
         return 0
 
     cdef int admit_held(self, Py_ssize_t i) except -1:
@@ -320,6 +330,7 @@ cdef class Intake:
         cdef dict converted = {}  # what values with the same elements have in common -> ndarray and Buffer
         cdef list values = [], adapters = [], memories, arrays = [], payloads = []
         cdef list shown = [], exposed = []  # places of those that are shown as they are, and the ndarrays
+        cdef list given = [], kept = []  # of each member: its memory, and what goes back
         cdef Py_ssize_t i, j, failed = 0
         cdef Trail trail
         cdef Holder holder
@@ -361,6 +372,8 @@ cdef class Intake:
             raise
         for j, payload in zip(shown, buffers):
             payloads[j] = payload
+        # All at once: of some that are entered already and some that are not, the former would come back as copies, and
+        # would share no memory with the latter.
         for i in members:
             self.at = i
             value = self.originals[i]
@@ -369,7 +382,12 @@ cdef class Intake:
                 lives_on = (<Memory> memories[j]).elsewhere
             else:
                 lives_on = holder == SEEN or holder == IMMUTABLE or ownership_of(payloads[j]) == TAKEN
-            self.stage(value, adapters[j], arrays[j], payloads[j], lives_on)
+            lives_on = lives_on or ownership_of(payloads[j]) == BORROWED
+            self.prepare(i, None if lives_on else adapters[j], arrays[j])
+            given.append(payloads[j])
+            kept.append(value if lives_on else None)
+        for j in range(len(members)):
+            self.fill(item_of(members, j), item_of(given, j), item_of(kept, j))
         return 0
 
     cdef int put_back(self, source, list places, Py_ssize_t first, error) except -1:

@@ -155,7 +155,8 @@ cdef list admit_group(list arrays, bint popped, Holder holder, Trail *trail, Py_
     try:
         buffers = copies(pointers, sizes, &failed)
     except BaseException:
-        at[0] = contiguous[failed]
+        if contiguous:
+            at[0] = contiguous[failed]
         raise
     for i, buffer in zip(contiguous, buffers):
         results[i] = buffer

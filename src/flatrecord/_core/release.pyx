@@ -150,7 +150,7 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
         The index for which an error was raised.
     """
     cdef dict counts = {}, accounted = {}
-    cdef list distinct = [], headers = [], pointers = [], sizes = []
+    cdef list distinct = [], headers = [], pointers = [], sizes = [], copied = []
     cdef Py_ssize_t offset, j, known, failed = 0
     cdef Trail trail
     cdef Holder holder = SOLE
@@ -198,9 +198,14 @@ cdef int give_up_together(list members, list shells, list results, copy, form, P
         for j in range(len(headers)):
             headers[j] = headers[j][0], 0
         if free and holder != SEEN:
+            # At first what may fail: of some that have their copies and some that have not, the former would share no memory with
+            # the latter.
             for j in range(len(distinct)):
                 array = distinct[j]
-                become(array, headers[j][0], pointers[j] - <size_t> payload_of(array).pointer, buffers[j])
+                keep_start(array, headers[j][0], <size_t> pointers[j] - <size_t> payload_of(array).pointer)
+                copied.append(headers[j][0])
+            for j in range(len(distinct)):
+                give_memory(<Array> item(distinct, j), <Header> item(copied, j), given_up(<Buffer> item(buffers, j)))
     for buffer in buffers:
         given_up(buffer)
     for i in members:
@@ -225,10 +230,16 @@ cdef int become(Array array, Header header, Py_ssize_t offset, Buffer copied) ex
 
     What was received as one `bytes` takes no more than this one entry twice.
     """
-    if offset > 0:  # `header` has just been parsed, and is nobody else's yet
+    keep_start(array, header, offset)
+    give_memory(array, header, given_up(copied))
+    return 0
+
+
+cdef int keep_start(Array array, Header header, Py_ssize_t offset) except -1:
+    """Let `header`, which was read from the payload of `array` if it is not its own, stand before the elements alone."""
+    if offset > 0:  # it has just been parsed, and is nobody else's yet
         header.preamble = payload_of(array).pointer[:offset]
         header.dtype = array.header.dtype  # in the words in which it was given
-    give_memory(array, header, given_up(copied))
     return 0
 
 
