@@ -5,7 +5,7 @@ cimport cython
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, MutableMapping
 from copy import deepcopy
-from itertools import chain, islice
+from itertools import islice
 
 from numpy import ndarray
 
@@ -15,6 +15,7 @@ from .absorb cimport absorb
 from .array cimport Array, check_copy, exact_str, readable_header, recast, serialized_length
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport adapter_of
+from .holders cimport item
 from .npy cimport Header
 from .release cimport release, show
 from .ties cimport memory_in_use, ties_of
@@ -168,7 +169,7 @@ cdef class ParametersRecord:
         -----
         All or nothing: after a failure every entry is in the record again, in the old order.
         """
-        return come_out(self, keep_input, copy, None)[1]
+        return come_out(self, keep_input, copy, None)
 
     def to_torch_state_dict(self, *, keep_input=True, copy=None):
         """The record's arrays as a state_dict of tensors, in order.
@@ -208,11 +209,7 @@ cdef class ParametersRecord:
         Entries that were tied are views on one storage. ``load_state_dict(..., assign=True)`` makes of
         them two parameters on that storage: tie them again (``model.tie_weights()``) before training.
         """
-        metadata = metadata_of(self)
-        state_dict = OrderedDict(zip(*come_out(self, keep_input, copy, adapter("torch").Form())))
-        if metadata is not None:
-            state_dict._metadata = deepcopy(metadata)
-        return state_dict
+        return come_out(self, keep_input, copy, adapter("torch").Form())
 
     def save(self, path, metadata=None, keep_input=True, *, checksum=False, progress=None):
         """Write the record to a safetensors file: `flatrecord.safetensors.save`."""
@@ -394,21 +391,37 @@ cdef class ParametersRecord:
         Raises
         ------
         TypeError
-            If a key is not `str` or a value is not an Array. The record is then unchanged.
+            If a key is not `str` or a value is not an Array.
         ValueError
-            If one of the pairs is longer or shorter, as `dict` has it. The record is then unchanged.
+            If one of the pairs is longer or shorter, as `dict` has it.
+
+        Notes
+        -----
+        All or nothing: after a failure the record is unchanged.
         """
-        cdef dict staged = {}, present = None
+        cdef dict staged = {}, before = {}, present = None
         pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
-        for pair in chain(pairs, entries.items()):
+        for pair in pairs:
             if not isinstance(pair, (tuple, list)):
                 raise TypeError(f"update takes a mapping or pairs of key and Array, got {pair!r:.80}")
             if len(pair) != 2:
                 raise ValueError(f"update takes a mapping or pairs of key and Array, got {len(pair)} values: {pair!r:.80}")
             staged[checked_key(pair[0])] = checked_array(self, pair[0], pair[1])
+        for key in entries:
+            staged[checked_key(key)] = checked_array(self, key, entries[key])
         while present is not entries_of(self):  # as in __setitem__
             present = entries_of(self)
-            present.update(staged)
+            for key in staged:
+                before[key] = present.get(key)
+            try:
+                present.update(staged)
+            except BaseException:  # there was no room for all of them
+                for key in before:
+                    if before[key] is None:
+                        present.pop(key, None)
+                    else:
+                        present[key] = before[key]
+                raise
 
     def copy(self):
         """A record of the same class with the same Arrays: the memory is shared, not duplicated."""
@@ -434,8 +447,9 @@ cdef class ParametersRecord:
     __hash__ = None
 
     def __reduce_ex__(self, protocol):
+        cdef dict entries = entries_of(self).copy()  # at one moment
         state = metadata_of(self), getattr(self, "__dict__", None)  # of a subclass
-        return type(self), (), state, None, iter(list(entries_of(self).items()))
+        return type(self), (), state, None, zip(list(entries), list(entries.values()))
 
     def __setstate__(self, state):
         metadata, attributes = state
@@ -445,8 +459,9 @@ cdef class ParametersRecord:
 
     def __repr__(self):
         cdef list shown = []
-        for key, array in islice(self.items(), REPR_ENTRIES):
-            shown.append(f"{key!r}: {array!r}")
+        # Not the items: where there is no memory for their iterator, CPython 3.11 ends the process.
+        for key in islice(self, REPR_ENTRIES):
+            shown.append(f"{key!r}: {self[key]!r}")
         if len(self) > REPR_ENTRIES:
             shown.append(f"... {len(self) - REPR_ENTRIES} more")
         return f"{type(self).__name__}({{{', '.join(shown)}}})"
@@ -553,22 +568,33 @@ cdef object from_state_dict(cls, state_dict, keep_input, copy):
     return record
 
 
-cdef tuple come_out(ParametersRecord record, keep_input, copy, form):
-    """The keys of a record and views on its Arrays, beside it or in its place, all or nothing.
+cdef object come_out(ParametersRecord record, keep_input, copy, form):
+    """Views on a record's Arrays, beside it or in its place, all or nothing.
 
     Parameters
     ----------
     form : None or the `Form` of an adapter
         What the views are; None for ndarrays.
+
+    Returns
+    -------
+    list, or collections.OrderedDict
+        The latter, with the keys and the metadata, if there is a `form`.
     """
     cdef Py_ssize_t offset, i
-    cdef list names, arrays
+    cdef list names, arrays, views
     cdef dict entries
     cdef Header header
+    cdef object state_dict = None, metadata = None
     check_copy(copy)
     check_keep_input(keep_input)
     entries = entries_of(record).copy()
     names, arrays = list(entries), list(entries.values())
+    if form is not None:
+        state_dict = OrderedDict.fromkeys(names)  # to be filled without further memory, as there is no way back then
+        metadata = metadata_of(record)
+        if metadata is not None:
+            state_dict._metadata = deepcopy(metadata)
     for i in range(len(names)):
         try:
             header = readable_header(<Array?> arrays[i], &offset)
@@ -578,19 +604,28 @@ cdef tuple come_out(ParametersRecord record, keep_input, copy, form):
             add_name(error, names[i])
             raise
     if keep_input:
-        return names, show(names, arrays, copy, form)
-    for name in names:
-        entries[name] = None  # the names stay, to put all back without further memory
-    try:
-        take_out(record, entries, names, arrays)
-        views = release(names, arrays, copy, form)
-    except BaseException:
-        for i in range(len(names)):
-            entries[names[i]] = arrays[i]
-        put_first(record, entries)
-        raise
-    set_metadata(record, None)
-    return names, views
+        views = show(names, arrays, copy, form)
+    else:
+        for name in names:
+            entries[name] = None  # the names stay, to put all back without further memory
+        try:
+            take_out(record, entries, names, arrays)
+            if form is not None and len(state_dict) != len(names):
+                state_dict = OrderedDict.fromkeys(names)
+                if metadata is not None:
+                    state_dict._metadata = metadata
+            views = release(names, arrays, copy, form)
+        except BaseException:
+            for i in range(len(names)):
+                entries[names[i]] = arrays[i]
+            put_first(record, entries)
+            raise
+        set_metadata(record, None)
+    if form is None:
+        return views
+    for i in range(len(names)):
+        state_dict[<object> item(names, i)] = <object> item(views, i)
+    return state_dict
 
 
 cdef int check_keep_input(keep_input) except -1:
@@ -652,7 +687,7 @@ def pass_out(ParametersRecord record not None, work, restore):
     cdef int tries
     try:
         take_out(record, entries, names, arrays)
-        names = arrays = None
+        arrays = None
         return work(entries)
     except BaseException as error:
         for tries in range(RESTORE_TRIES):
@@ -664,8 +699,8 @@ def pass_out(ParametersRecord record not None, work, restore):
             except Exception as other:
                 add_note(error, f"some entries could not be put back: {other!r}")
                 break
-        for name, array in list(entries.items()):
-            if array is None:
+        for name in names:
+            if entries[name] is None:
                 del entries[name]
         put_first(record, entries)
         raise
