@@ -193,7 +193,11 @@ def _reason(tensor: torch.Tensor) -> str | None:
     if tensor.is_meta:
         return f"got one on the meta device, which has no values (layout {tensor.layout})"
     try:
-        tensor.untyped_storage().data_ptr()
+        storage = tensor.untyped_storage()
+    except NotImplementedError as error:  # not any RuntimeError: torch has these where there is no memory, too
+        return f"and this one has no memory of its own: {error}"
+    try:
+        storage.data_ptr()
     except RuntimeError as error:
         return f"and this one has no memory of its own: {error}"
     return None
