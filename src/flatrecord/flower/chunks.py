@@ -59,12 +59,6 @@ class ArrayChunk(_FlowerArrayChunk):
         self.source, self._start, self._stop = source, start, stop
         self._received = None
 
-    def take_out(self) -> list[memoryview]:
-        """The bytes; those that were received are the caller's, and freed when he lets go."""
-        found = self.pieces()
-        self._received = None
-        return found
-
     def pieces(self) -> list[memoryview]:
         """The bytes as one view, or as two where header and payload both have a part in them; no copy."""
         if self.source is not None:

@@ -55,7 +55,7 @@ class Landing:
     def add(self, object_id: str, chunk: ArrayChunk) -> None:
         """Copy the next chunk to its place, free what it was received in, and let it show that place."""
         received = chunk.source is None
-        found = chunk.take_out()
+        found = chunk.pieces()
         start, edge = self._at, len(self.header)
         with memoryview(self._block) as payload:
             for piece in found:
