@@ -249,15 +249,17 @@ def write(
 
     def work(items: dict[str, Any]) -> int:
         entries, layout = plan(items.items(), kept)
+        header = encoded(layout)
+        nbytes = layout.begin + layout.nbytes
         try:
-            transmit(encoded(layout), entries, STREAM_PIECE, send, done=_forgetting(items))
+            transmit(header, entries, STREAM_PIECE, send, done=_forgetting(items))
             flush(stream)
         except BaseException as error:
             gone = sum(entry.value is None for entry in entries)
             if gone and not keep_input:
                 add_note(error, f"{gone} of {len(entries)} entries had been sent and let go, as keep_input=False says")
             raise
-        return layout.begin + layout.nbytes
+        return nbytes
 
     return _done_with(record, keep_input, work, lambda items: None)
 

@@ -38,11 +38,12 @@ class Replacement:
         Open for writing and reading.
     """
 
+    descriptor = _folder = -1
+    _temporary: str | None = None
+
     def __init__(self, path: str) -> None:
         path = os.path.realpath(path)  # a symbolic link stays one
         folder, self._name = os.path.split(path)
-        self._temporary: str | None = None
-        self.descriptor = self._folder = -1
         found = None
         with suppress(FileNotFoundError):
             found = os.stat(path)
@@ -93,14 +94,26 @@ class Replacement:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._discard()
 
+    def __del__(self) -> None:
+        # Where an interrupt comes, or memory ends, between its making and the `with`.
+        self._discard()
+
     def _discard(self) -> None:
         """Close everything, and leave no file that was not committed."""
         if self._temporary is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._temporary, dir_fd=self._folder)
-        for descriptor in (self.descriptor, self._folder):
-            if descriptor >= 0:
-                os.close(descriptor)
+            self._temporary = None
+        _close(self, "descriptor")
+        _close(self, "_folder")
+
+
+def _close(owner: object, name: str) -> None:
+    """Close a descriptor that `owner` has as an attribute, if it is open."""
+    descriptor = getattr(owner, name)
+    if descriptor >= 0:
+        setattr(owner, name, -1)  # before it is closed: by then another thread may have a file of that number
+        os.close(descriptor)
 
 
 def _temporary_name() -> str:
@@ -132,6 +145,8 @@ class Source:
         If it is not a whole and consistent safetensors file; the message names it.
     """
 
+    descriptor = -1
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
@@ -146,17 +161,25 @@ class Source:
                 length = header_length(self._read(0, PREFIX), found.st_size)
                 self.layout = parsed(self._read(PREFIX, length), found.st_size - PREFIX - length)
         except BaseException:
-            os.close(self.descriptor)
+            _close(self, "descriptor")
             raise
 
     def _read(self, offset: int, nbytes: int) -> bytes:
-        return os.pread(self.descriptor, nbytes, offset)
+        """So many bytes, or those up to the end of the file: one call may give fewer."""
+        found = os.pread(self.descriptor, nbytes, offset)
+        while len(found) < nbytes and (more := os.pread(self.descriptor, nbytes - len(found), offset + len(found))):
+            found += more
+        return found
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        os.close(self.descriptor)
+        _close(self, "descriptor")
+
+    def __del__(self) -> None:
+        # Where an interrupt comes, or memory ends, between its making and the `with`.
+        _close(self, "descriptor")
 
     def mapped(self, names: Iterable[str]) -> dict[str, Array]:
         """Arrays that show the file."""
