@@ -241,7 +241,12 @@ def _to_torch(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
         tensors = ParametersRecord({name: shown(value) for name, value in checkpoint.values.items()}).to_torch_state_dict()
     with Replacement(target) as file, os.fdopen(os.dup(file.descriptor), "wb") as stream:
         told: Any = _Told(stream, progress)
-        torch.save(dict(tensors), told)
+        try:
+            torch.save(dict(tensors), told)
+        except RuntimeError:
+            if told.error is None:
+                raise
+            raise told.error from None  # of which torch says that it is at an unexpected position
         stream.flush()
         file.commit()
 
@@ -259,9 +264,14 @@ class _Told:
 
     def __init__(self, stream: IO[bytes], progress: Progress) -> None:
         self._stream, self._progress = stream, progress
+        self.error: OSError | None = None  # of the last write that failed
 
     def write(self, data: Any) -> int:
-        count = self._stream.write(data)
+        try:
+            count = self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
         self._progress(count)
         return count
 
