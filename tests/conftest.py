@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 from arrays import ALL_DTYPES, LAYOUTS
+from hypothesis import settings
 
 import flatrecord
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing on a machine that is shared, or under Valgrind
+settings.load_profile("untimed")
 
 
 @pytest.fixture(params=ALL_DTYPES, ids=lambda dtype: str(dtype).replace(" ", ""))

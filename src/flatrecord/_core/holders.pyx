@@ -193,6 +193,7 @@ cdef int account(PyObject *start, dict accounted) except -1:
     cdef PyObject *link = start
     cdef Trail trail
     cdef size_t address
+    trail.seen = trail.known = trail.writable = False  # nobody asks, but `below` looks at them
     while link != NULL:
         address = <size_t> link
         if address in accounted:
