@@ -18,6 +18,7 @@ class Shared:
 
 
 shared = Shared()
+many = [shared] * 1_000_000
 turns = iter(range(1 << 40))
 
 
@@ -54,6 +55,11 @@ def references():
 @turn
 def references_to_a_type():
     add_reference(Shared)
+
+
+@turn
+def references_too_few():
+    many.pop()
 
 
 @turn

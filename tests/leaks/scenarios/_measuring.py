@@ -1,9 +1,11 @@
 """What a script's turns leave behind: nothing, or the script exits with 1.
 
-A script makes its turns known with `turn` and `each`, and ends with `report()`. Each turn is done some times first, so that what is
-made once, cached or kept for reuse (free lists, specialised bytecode, tables that grow) is there. Then it is done 10,000 times, and what
-grew meanwhile is looked at:
+A script makes its turns known with `turn` and `each`, and ends with `report()`. Each turn is done some times first, so that what
+is made once or cached (specialised bytecode, tables that grow) is there. Then it is done 10,000 times,
+and what grew meanwhile is looked at:
 
+cycles
+    Objects that the garbage collector finds at the end, as it is off until then: nothing should need it.
 blocks
     Of Python's allocator: objects, and whatever else has at most 512 bytes.
 heap
@@ -15,14 +17,15 @@ descriptors
 objects
     At which the garbage collector looks.
 references
-    To all that was there before the first round, so that one too many to None, a dtype or a type is seen as well, which costs no memory. On Python 3.12 and up None and its like are immortal and do not tell.
+    To all that was there before the first round, so that one too many (or too few) to None, a dtype or a type is seen as well,
+    which costs no memory. On Python 3.12 and up None and its like are immortal and do not tell.
 
-The garbage collector is off meanwhile, as nothing should need it. There is no slack: not one block more may be there afterwards. Where there is
-one, another 10,000 turns are done, and what has not grown in one round out of `ROUNDS` does not leak: a leak grows in each, while a free list
-that fills up, or a thread that is still on its way out, does so now and then.
+There is no slack: not one block more or less may be there afterwards. Where there is, another 10,000 turns are done. What grows in
+each of `ROUNDS` rounds leaks, and what shrinks in each is let go of too often, while a table that grows, or a thread that is still
+on its way out, does so now and then.
 
-Turns give a dtype to ``np.ones``, ``np.empty`` and ``np.zeros``, because without one NumPy 2.4 itself leaks a reference to that of float64:
-``sys.getrefcount(np.dtype("f8"))`` grows with each ``np.ones(3)``.
+Turns give a dtype to ``np.ones``, ``np.empty`` and ``np.zeros``, because without one NumPy 2.4 itself leaks a reference to that
+of float64: ``sys.getrefcount(np.dtype("f8"))`` grows with each ``np.ones(3)``.
 
 glibc 2.33 or newer, as it alone tells what its heap holds.
 """
@@ -34,8 +37,8 @@ import re
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
-from itertools import repeat
+from collections.abc import Callable
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,8 +112,21 @@ def _references() -> int:
     return sum(map(sys.getrefcount, _watched))
 
 
-OTHERS: list[Callable[[], int]] = [_heap, _mapped, _descriptors, _objects, _references]
-MEASURES = ["heap", "mapped", "descriptors", "objects", "references", "blocks"]
+def _cycles() -> int:
+    gc.collect()
+    return sum(generation["collected"] for generation in gc.get_stats())
+
+
+# In this order: a collection empties free lists, and the others take some blocks for a moment.
+MEASURES: dict[str, Callable[[], int]] = {
+    "cycles": _cycles,
+    "blocks": sys.getallocatedblocks,
+    "heap": _heap,
+    "mapped": _mapped,
+    "descriptors": _descriptors,
+    "objects": _objects,
+    "references": _references,
+}
 
 
 class Turn(NamedTuple):
@@ -133,7 +149,7 @@ def turn(work: Callable[[], object] | None = None, /, *, turns: int = TURNS, col
     turns : int
         How many in a round. Fewer than 10,000 only where each takes long, which the script has to say.
     collected : bool
-        The turn leaves cycles: the collector is on, and does its work before anything is looked at. It is an error if it finds none.
+        The turn leaves cycles: the collector is on, and it is an error if it finds none.
     name : str
         That of `work` by default.
     """
@@ -168,45 +184,35 @@ class refused:
         return issubclass(kind, self.kind) and re.search(self.text, str(error)) is not None
 
 
-def _round(turn: Turn) -> dict[str, int]:
-    """Do a round, and say how much everything has grown."""
-    before, after = array("q", [0] * len(MEASURES)), array("q", [0] * len(MEASURES))  # in which numbers take no blocks
-    _repeat(turn, min(turn.turns, WARM_UP))
-    for i, read in enumerate(OTHERS):
-        before[i] = read()
-    _repeat(turn, min(turn.turns, WARM_UP))  # so that free lists are as turns leave them
-    before[-1] = sys.getallocatedblocks()  # last, as those before take some for a moment
-    _repeat(turn, turn.turns)
-    after[-1] = sys.getallocatedblocks()  # and first
-    for i, read in enumerate(OTHERS):
-        after[i] = read()
-    return {name: after[i] - before[i] for i, name in enumerate(MEASURES)}
-
-
-def _repeat(turn: Turn, turns: int) -> None:
-    found = _collected()
+def _sample(turn: Turn, turns: int, sample: array) -> None:
+    """Do some turns, and read everything after them: always in the same state, as one round ends where the next begins."""
     for _ in repeat(None, turns):
         turn.work()
-    if turn.collected:
-        gc.collect()
-        assert _collected() - found >= turns, f"{turn.name}: the collector finds nothing, so this makes no cycles"
+    for i, read in enumerate(MEASURES.values()):
+        sample[i] = read()
 
 
-def _collected() -> int:
-    return sum(generation["collected"] for generation in gc.get_stats())
+def _least(samples: list[array], i: int) -> int:
+    """How much the figure at `i` grows, or shrinks, in every round: the least of all rounds."""
+    grown = [after[i] - before[i] for before, after in pairwise(samples)]
+    return max(min(grown), 0) + min(max(grown), 0)
 
 
 def _growth(turn: Turn) -> dict[str, int]:
-    """What grows, turn after turn: of each figure the least of all rounds. There are as many as it takes until that is nothing."""
-    gc.collect()
+    """What grows, or shrinks, in every round. There are as many rounds as it takes until that is nothing."""
+    samples = [array("q", [0] * len(MEASURES)) for _ in range(ROUNDS + 1)]  # in which numbers take no blocks
+    watched = range(turn.collected, len(MEASURES))  # cycles come first
     (gc.enable if turn.collected else gc.disable)()
-    grown = _round(turn)
-    for _ in range(ROUNDS - 1):
-        if max(grown.values()) > 0:
-            found = _round(turn)
-            grown = {name: min(grown[name], found[name]) for name in grown}
+    _sample(turn, min(turn.turns, WARM_UP), samples[0])
+    for done in range(1, ROUNDS + 1):
+        _sample(turn, turn.turns, samples[done])
+        if not any(_least(samples[: done + 1], i) for i in watched):
+            break
     gc.enable()
-    return {name: growth for name, growth in grown.items() if growth > 0}
+    cycles = _least(samples[: done + 1], 0)
+    assert cycles >= turn.turns or not turn.collected, f"{turn.name}: the collector finds {cycles} objects, so this makes no cycles"
+    growth = {name: _least(samples[: done + 1], i) for i, name in enumerate(MEASURES) if i in watched}
+    return {name: count for name, count in growth.items() if count}
 
 
 def report() -> None:
@@ -219,7 +225,7 @@ def report() -> None:
     for turn in chosen:
         start = time.perf_counter()
         grown = _growth(turn)
-        verdict = ", ".join(f"{name} {growth:+}" for name, growth in grown.items())
-        print(f"{turn.turns:6} turns {time.perf_counter() - start:6.2f} s  {turn.name}: {f'GROWS: {verdict}' if grown else 'nothing grows'}", flush=True)
+        verdict = "GROWS: " + ", ".join(f"{name} {count:+}" for name, count in grown.items()) if grown else "nothing grows"
+        print(f"{turn.turns:6} turns {time.perf_counter() - start:6.2f} s  {turn.name}: {verdict}", flush=True)
         leaks += bool(grown)
     sys.exit(1 if leaks else 0)

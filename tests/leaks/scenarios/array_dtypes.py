@@ -7,7 +7,8 @@ from arrays import PADDED, filled
 
 from flatrecord import Array
 
-# One of a kind. Not V0, of which NumPy 2.4 itself leaks a reference: sys.getrefcount(d := np.dtype("V0")) grows with each np.zeros(3, d).
+# One of a kind. Not V0, of which NumPy 2.4 itself leaks a reference: with d = np.dtype("V0"), sys.getrefcount(d) grows with each
+# np.zeros(3, d).
 DTYPES = [
     *("?", "i1", "f4", ">f4", "F", "S5", "U3", ">U3", "V7", "M8[ns]", "m8[25s]", "M8"),
     *("bfloat16", "float8_e5m2", "float8_e4m3fn", "float4_e2m1fn", "int4", "complex32"),

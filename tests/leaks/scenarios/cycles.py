@@ -1,7 +1,7 @@
 """Cycles: each kind is collected, whole.
 
-The arrays have 200 numbers, as of smaller ones NumPy keeps some that are freed, and after a collection not always the same. There are no
-cycles through the base of a plain ndarray here, which does not tell the collector what it has its memory from: of NumPy alone,
+The arrays have 200 numbers, as of smaller ones NumPy keeps some that are freed, and after a collection not always the same. There
+are no cycles through the base of a plain ndarray here, which does not tell the collector what it has its memory from: of NumPy alone,
 ``base.view = np.asarray(base)`` stays for ever, where `base` is of a subclass with attributes.
 """
 

@@ -15,9 +15,8 @@ TURNS = 1000  # of several system calls each, and some of JSON
 
 
 def made():
-    return ParametersRecord(
-        {"plain": np.arange(6.0), "strided": np.arange(12.0)[::2], "text": np.array(["abc"]), "mine": Array("mine", (1,), "mine", b"1234")}
-    )
+    mine = Array("mine", (1,), "mine", b"1234")
+    return ParametersRecord({"plain": np.arange(6.0), "strided": np.arange(12.0)[::2], "text": np.array(["abc"]), "mine": mine})
 
 
 def written():

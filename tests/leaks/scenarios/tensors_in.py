@@ -1,4 +1,4 @@
-"""Tensors become Arrays and records: each layout, dtype, kind of holder, tied ones, parameters, graphs, and memory of other libraries."""
+"""Tensors become Arrays and records: each layout, dtype and kind of holder, tied ones, parameters, graphs, others' memory."""
 
 import numpy as np
 import torch
@@ -64,8 +64,8 @@ def tied():
 
 
 def of_other_libraries():
-    shared = np.arange(6.0)
-    return {"a": torch.from_numpy(NUMPYS), "b": torch.from_numpy(shared), "c": shared, "d": torch.frombuffer(bytearray(8), dtype=torch.uint8)}
+    shared, exported = np.arange(6.0), torch.frombuffer(bytearray(8), dtype=torch.uint8)
+    return {"a": torch.from_numpy(NUMPYS), "b": torch.from_numpy(shared), "c": shared, "d": exported}
 
 
 def mixed():

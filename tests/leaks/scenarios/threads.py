@@ -66,7 +66,10 @@ def made_elsewhere_and_let_go_here():
 
 @turn
 def made_let_go_and_ended_elsewhere():
-    thread = threading.Thread(target=lambda: ParametersRecord({"a": np.arange(6.0), "b": SMALL[::2]}).to_numpy_ndarrays(keep_input=False))
+    def work():
+        ParametersRecord({"a": np.arange(6.0), "b": SMALL[::2]}).to_numpy_ndarrays(keep_input=False)
+
+    thread = threading.Thread(target=work)
     thread.start()
     thread.join()
 
