@@ -184,10 +184,15 @@ class refused:
         return issubclass(kind, self.kind) and re.search(self.text, str(error)) is not None
 
 
+# CPython's cache of attributes holds up to 4096 names, also such as C code makes for one look; which, their addresses decide.
+_forget_attributes: Callable[[], None] = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+
+
 def _sample(turn: Turn, turns: int, sample: array) -> None:
     """Do some turns, and read everything after them: always in the same state, as one round ends where the next begins."""
     for _ in repeat(None, turns):
         turn.work()
+    _forget_attributes()
     for i, read in enumerate(MEASURES.values()):
         sample[i] = read()
 
