@@ -247,6 +247,8 @@ def _to_torch(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
             if told.error is None:
                 raise
             raise told.error from None  # of which torch says that it is at an unexpected position
+        finally:
+            told.error = None  # its traceback leads back here
         stream.flush()
         file.commit()
 
