@@ -92,6 +92,8 @@ cdef int absorb(source, list places, list names, dict staged, bint keep_input, c
             if out:
                 value = item_of(intake.originals, i)
                 put(intake.originals, i, None)
+            elif type(source) is dict and not keep_input:
+                value = (<dict> source).pop(item_of(places, i))  # at once, so that no other thread has it as well
             else:
                 value = PyObject_GetItem(source, item_of(places, i))
                 if not keep_input:
