@@ -40,6 +40,9 @@ _loans: weakref.WeakValueDictionary[int, Loan] = weakref.WeakValueDictionary()
 # ------------------------------------------------------------------------------- who holds a storage
 
 
+_WORDS = ctypes.c_size_t * 5  # kept here, as ctypes would make it anew after each collection
+
+
 class _Inside(NamedTuple):
     """What a c10::StorageImpl begins with."""
 
@@ -54,7 +57,7 @@ def _inside(storage: torch.UntypedStorage) -> _Inside:
     torch's own allocator has the block's address as the deleter's argument. Memory that torch borrows
     (``from_numpy``, DLPack, mapped files) has something else there, to let go of its owner.
     """
-    _, counts, data, deleter, context = (ctypes.c_size_t * 5).from_address(storage._cdata)
+    _, counts, data, deleter, context = _WORDS.from_address(storage._cdata)
     return _Inside(counts & 0xFFFFFFFF, counts >> 32, deleter if data == context == storage.data_ptr() else None)
 
 
