@@ -36,7 +36,8 @@ example: $(VENV)/test.stamp $(VENV)/package.stamp
 # and UndefinedBehaviorSanitizer; and whether these are awake.
 sanitize: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/sanitize.stamp
 	$(BIN)/python -m pytest -q tests/sanitizers -k sanitizers
-	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
+	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks_of_tests -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
+	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks_of_tests "tests/faults/test_faults.py::test_no_memory_for_an_object_of_pythons[core-4000]"
 
 # Those tests of the core that are not too slow for it, under Valgrind, which sees what nobody has written to; and whether it is awake.
 valgrind: $(VENV)/test.stamp $(VENV)/package.stamp build/debug.stamp

@@ -18,14 +18,16 @@ def compiled(folder: Path) -> Path:
     """Compile the library."""
     library = folder / "injector.so"
     options = ["-O2", "-Wall", "-Wextra", "-Werror", "-fno-builtin", "-shared", "-fPIC"]
-    subprocess.run(["gcc", *options, "-o", library, Path(__file__).with_name("injector.c"), "-ldl", "-lpthread"], check=True)
+    command = ["gcc", *options, "-o", library, Path(__file__).with_name("injector.c"), "-ldl", "-lpthread"]
+    subprocess.run(command, check=True, env={**os.environ, "LD_PRELOAD": ""})  # gcc itself is nothing to look for leaks in
     return library
 
 
 def environment(library: Path | None, **more: str) -> dict[str, str]:
     """For a fresh process, where large arrays are fresh mappings and the library is preloaded."""
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    preloaded = {} if library is None else {"LD_PRELOAD": str(library)}
+    # After what is preloaded already: a sanitizer has to be the first.
+    preloaded = {} if library is None else {"LD_PRELOAD": " ".join([*filter(None, [os.environ.get("LD_PRELOAD")]), str(library)])}
     return {**os.environ, "PYTHONPATH": path, "FLATRECORD_CACHE_MIB": "0", **preloaded, **more}
 
 

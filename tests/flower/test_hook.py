@@ -145,7 +145,7 @@ def test_without_flower(tmp_path):
 def test_the_hook_outlives_flatrecord(environment):
     """As after ``pip uninstall flatrecord``: Flower works, and the warning says what is left."""
     command(environment, "enable")
-    (environment.packages / "sitecustomize.py").write_text("import sys\nsys.modules['flatrecord'] = None\n")
+    (environment.packages / "0.pth").write_text("import sys; sys.modules['flatrecord'] = None\n")
     script = "import flwr.app, numpy as np; print(type(flwr.app.Array(np.zeros(1))))"
     done = subprocess.run([environment.python, "-c", script], env=environment.variables(), capture_output=True, text=True, timeout=60)
     assert done.stdout == "<class 'flwr.app.message.array.Array'>\n"

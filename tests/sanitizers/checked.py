@@ -38,6 +38,7 @@ def sanitizers() -> dict[str, str]:
     return COMMON | {
         "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
         "ASAN_OPTIONS": f"detect_leaks=1:allocator_may_return_null=1:exitcode={FAILED}",
+        "LSAN_OPTIONS": f"suppressions={HERE / 'leaks.supp'}:print_suppressions=0",
         "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={FAILED}",
         "PYTHONPATH": f"{BUILD / 'sanitized'}:{HERE / 'each_process'}",
     }
