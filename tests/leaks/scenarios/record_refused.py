@@ -21,7 +21,7 @@ def made(kind=dict):
     return found
 
 
-@each({"keep_input": True, "taken": False})
+@each({"kept": True, "let go": False})
 def bad_entries(keep_input):
     source = made()
     for key, value, error in (("bad", OBJECTS, ValueError), ("bad", [1], TypeError), (7, HELD, TypeError)):

@@ -10,7 +10,7 @@ from flatrecord import Array, ArrayRecord, ParametersRecord
 
 DTYPES = [torch.bool, torch.bfloat16, torch.float8_e5m2, torch.complex64]
 SHOWN = ["contiguous", "zero_dimensional", "empty", "small_slice", "strided", "reversed_axes", "expanded"]
-TURNS = 2000  # as a tensor takes some 50 times as long as an ndarray
+TURNS = 1000  # as a tensor takes some 50 times as long as an ndarray
 MODEL = model()
 HELD = torch.arange(6.0)
 NUMPYS = np.arange(6.0)

@@ -11,7 +11,7 @@ HELD = torch.arange(6.0)
 BASE = np.arange(50.0)
 DATA = Array(np.arange(6.0)).data
 MODEL = model()
-TURNS = 2000  # as a tensor takes some 50 times as long as an ndarray
+TURNS = 1000  # as a tensor takes some 50 times as long as an ndarray
 
 
 def numpys():

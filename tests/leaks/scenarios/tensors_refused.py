@@ -9,7 +9,7 @@ from torch import nn
 
 from flatrecord import Array, ParametersRecord
 
-TURNS = 2000  # as a tensor takes some 50 times as long as an ndarray
+TURNS = 1000  # as a tensor takes some 50 times as long as an ndarray
 
 
 def resized():
