@@ -11,6 +11,8 @@
 
 #include <stddef.h>
 
+#include "platform.h"
+
 /* One piece of a job. May be called for several pieces at once, and for the same piece again. */
 typedef void (*flatrecord_piece)(void *job, ptrdiff_t i);
 
@@ -173,6 +175,26 @@ static int flatrecord_settle(flatrecord_work *work)
     return forked;
 }
 
+static void flatrecord_abandon(void *work)
+{
+    flatrecord_settle((flatrecord_work *)work);
+}
+
+/* With the GIL: do pieces for some milliseconds without it.
+ *
+ * A daemon thread that wants the GIL back when the interpreter has ended is ended there and then (up to CPython 3.13). The job is on its
+ * stack, so nobody may be at it any more. */
+static void flatrecord_slice(flatrecord_work *work, int milliseconds)
+{
+    PyThreadState *state = PyEval_SaveThread();
+    const int64_t until = flatrecord_milliseconds() + milliseconds;
+    while (flatrecord_milliseconds() < until && flatrecord_one_piece(work))
+        ;
+    pthread_cleanup_push(flatrecord_abandon, work);
+    PyEval_RestoreThread(state);
+    pthread_cleanup_pop(0);
+}
+
 #else /* without POSIX threads, everybody works alone */
 
 static inline int flatrecord_one_piece(flatrecord_work *work)
@@ -197,6 +219,15 @@ static inline int flatrecord_settle(flatrecord_work *work)
 {
     work->next = work->count;
     return 0;
+}
+
+static inline void flatrecord_slice(flatrecord_work *work, int milliseconds)
+{
+    PyThreadState *state = PyEval_SaveThread();
+    const int64_t until = flatrecord_milliseconds() + milliseconds;
+    while (flatrecord_milliseconds() < until && flatrecord_one_piece(work))
+        ;
+    PyEval_RestoreThread(state);
 }
 
 #endif

@@ -5,16 +5,11 @@ those of a pool (`workers.h`). That thread alone handles signals: every 25 ms it
 others go on. An interrupt waits for the pieces under way and never for the job.
 """
 
-from libc.stdint cimport int64_t
-
 from cpython.exc cimport PyErr_CheckSignals
 
 import os
 
 from . import environment
-
-cdef extern from "platform.h":
-    int64_t flatrecord_milliseconds() noexcept nogil
 
 cdef extern from "workers.h":
     ctypedef struct flatrecord_work:
@@ -23,8 +18,8 @@ cdef extern from "workers.h":
         Py_ssize_t count, next
 
     void flatrecord_watch_forks() noexcept nogil
-    bint flatrecord_one_piece(flatrecord_work *work) noexcept nogil
     void flatrecord_share(flatrecord_work *work, int helpers) noexcept nogil
+    void flatrecord_slice(flatrecord_work *work, int milliseconds) noexcept
     bint flatrecord_settle(flatrecord_work *work) noexcept nogil
 
 flatrecord_watch_forks()
@@ -60,7 +55,6 @@ cdef int do_pieces(Piece piece, void *job, Py_ssize_t count) except -1:
         Some pieces are then not done; no thread is at any.
     """
     cdef flatrecord_work work
-    cdef int64_t until
     cdef int helpers = 0 if count < 2 else min(<Py_ssize_t> cores(), count) - 1
     cdef bint again = True
     work.piece, work.job, work.count = piece, job, count
@@ -68,13 +62,9 @@ cdef int do_pieces(Piece piece, void *job, Py_ssize_t count) except -1:
     while again:
         work.next = 0
         try:
-            with nogil:
-                flatrecord_share(&work, helpers)
+            flatrecord_share(&work, helpers)
             while work.next < count:
-                with nogil:
-                    until = flatrecord_milliseconds() + SLICE
-                    while flatrecord_milliseconds() < until and flatrecord_one_piece(&work):
-                        pass
+                flatrecord_slice(&work, SLICE)
                 PyErr_CheckSignals()
         finally:
             with nogil:
