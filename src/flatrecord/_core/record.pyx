@@ -20,6 +20,9 @@ from .npy cimport Header
 from .release cimport release, show
 from .ties cimport memory_in_use, ties_of
 
+cdef extern from "platform.h":
+    const bint FREE_THREADED "FLATRECORD_FREE_THREADED"
+
 cdef Py_ssize_t REPR_ENTRIES = 4
 cdef int RESTORE_TRIES = 100  # interrupted attempts to put entries back
 
@@ -274,8 +277,7 @@ cdef class ParametersRecord:
             Nothing is serialized for it.
         """
         cdef Py_ssize_t total = 0
-        cdef dict entries = entries_of(self).copy()  # at one moment
-        for key, array in entries.items():
+        for key, array in at_one_moment(self).items():
             total += len(<str> key) + serialized_length(<Array?> array)
         return total
 
@@ -299,7 +301,7 @@ cdef class ParametersRecord:
         list of tuple of str
             Groups of two or more keys, each in the record's order.
         """
-        cdef dict entries = entries_of(self).copy()  # at one moment
+        cdef dict entries = at_one_moment(self)
         return ties_of(list(entries), list(entries.values()))
 
     def __len__(self):
@@ -320,8 +322,9 @@ cdef class ParametersRecord:
     def __setitem__(self, key, value):
         cdef str name = checked_key(key)
         cdef Array array = checked_array(self, key, value)
-        cdef dict entries = None
-        while entries is not entries_of(self):  # again, where `put_first` has exchanged them meanwhile
+        cdef dict entries = entries_of(self)
+        entries[name] = array
+        while FREE_THREADED and entries is not entries_of(self):  # again, where `put_first` has exchanged them meanwhile
             entries = entries_of(self)
             entries[name] = array
 
@@ -447,7 +450,7 @@ cdef class ParametersRecord:
     __hash__ = None
 
     def __reduce_ex__(self, protocol):
-        cdef dict entries = entries_of(self).copy()  # at one moment
+        cdef dict entries = at_one_moment(self)
         state = metadata_of(self), getattr(self, "__dict__", None)  # of a subclass
         return type(self), (), state, None, zip(list(entries), list(entries.values()))
 
@@ -494,6 +497,11 @@ cdef inline dict entries_of(ParametersRecord record):
     """The entries. A reference of one's own, because where there is no GIL another thread may exchange them at any moment."""
     with cython.critical_section(record):
         return record.entries
+
+
+cdef inline dict at_one_moment(ParametersRecord record):
+    """The entries, for what lets no other thread run before it is done with them; a copy where others run all the time."""
+    return entries_of(record).copy() if FREE_THREADED else entries_of(record)
 
 
 cdef object metadata_of(ParametersRecord record):
