@@ -721,7 +721,16 @@ cdef int take_out(ParametersRecord record, dict entries, list names, list arrays
     has, a dict with these names, and a list of these and one of their Arrays.
     """
     cdef dict present = entries_of(record)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i = 0
+    if not FREE_THREADED and len(present) == len(names):
+        for name, array in present.items():
+            if name is not names[i] or array is not arrays[i]:
+                break
+            i += 1
+        else:  # as it was; nobody else runs before it is empty
+            array = None
+            present.clear()
+            return 0
     for i in range(len(names) - 1, -1, -1):
         found = present.pop(names[i], None)
         if found is not arrays[i]:
