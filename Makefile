@@ -41,6 +41,7 @@ sanitize: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/san
 
 # Those tests of the core that are not too slow for it, under Valgrind, which sees what nobody has written to; and whether it is awake.
 valgrind: $(VENV)/test.stamp $(VENV)/package.stamp build/debug.stamp
+	@command -v valgrind > /dev/null || { echo "make valgrind: Valgrind is not installed (apt-get install valgrind)"; exit 1; }
 	$(BIN)/python -m pytest -q tests/sanitizers -k valgrind
 	$(BIN)/python tests/sanitizers/checked.py valgrind -m pytest -m "not memory" -o faulthandler_timeout=0 --timeout 0 $(ARGS) \
 	tests/core/test_npy.py tests/core/test_ownership.py tests/core/test_record.py tests/core/test_ties.py tests/core/test_transfer.py
