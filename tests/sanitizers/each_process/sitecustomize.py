@@ -34,7 +34,7 @@ def _imported(*args, **kwargs):
     _depth += 1
     try:
         found = _import(*args, **kwargs)
-        if _depth == 1 and "torch" in sys.modules:
+        if _depth == 1 and sys.modules.get("torch") is not None:
             _warm_up(sys.modules["torch"])
         return found
     finally:
