@@ -35,7 +35,7 @@ example: $(VENV)/test.stamp $(VENV)/package.stamp
 # The tests of the compiled core, of tensors, of files and of Flower's records against a build with AddressSanitizer (leaks included)
 # and UndefinedBehaviorSanitizer; and whether these are awake.
 sanitize: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/sanitize.stamp
-	$(BIN)/python -m pytest -q tests/sanitizers -k sanitizers
+	$(BIN)/python -m pytest -q tests/sanitizers -k "not valgrind"
 	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks_of_tests -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
 	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks_of_tests "tests/faults/test_faults.py::test_no_memory_for_an_object_of_pythons[core-4000]"
 

@@ -50,7 +50,7 @@ def ways_out(made):
 
 WORK = {made.__name__: (there_and_back, made) for made in (plain, views, tied, arrays)} | {"ways out": (ways_out, None)}
 counters = {name: count() for name in WORK}
-PERIOD = 500  # allocations, more than any of these makes
+PERIOD = 1000  # allocations, more than any of these makes
 
 
 def fails(name, first):
