@@ -4,6 +4,7 @@ VmHWM is what the user's machine kills for. Every case is a fresh process.
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -71,7 +72,9 @@ print(json.dumps(found), file=sys.stderr)
 
 def start(case: str, path, **options) -> subprocess.Popen:
     command = [sys.executable, "-c", SCRIPT, case, str(path), str(ENTRIES), str(ENTRY)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    # Else glibc may have NumPy's arrays on its heap, and keeps those that are free there as long as anything small lies above them.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
 
 
 def finish(process: subprocess.Popen) -> dict:
