@@ -10,6 +10,7 @@ import tempfile
 import types
 import weakref
 from collections import OrderedDict, UserDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,15 @@ class Item:
     is_array: bool
     is_flat: bool  # needs no copy
     place: tuple[int, int]  # its first and last address
+
+
+def one_of(
+    places: list[int], number: int, earlier: list[Any], items: list[Item], part_of: Callable[[Any, int], Any] | None
+) -> tuple[Any, int | None]:
+    """The value at one of some places among those that were made before, or a view on part of it; and its family."""
+    place = places[number % len(places)]
+    value = earlier[place]
+    return (value if part_of is None else part_of(value, number // 7)), items[place].family
 
 
 class Failing(UserDict):
@@ -199,12 +209,8 @@ class Model(RuleBasedStateMachine):
         """A value as the recipe says, and its family."""
         dtype, number, family = ALL_DTYPES[recipe.dtype], recipe.number, self.family()
         usable = [i for i, item in enumerate(items) if item.family is not None and isinstance(earlier[i], np.ndarray)]
-        if recipe.kind == "again" and usable:
-            place = usable[number % len(usable)]
-            return earlier[place], items[place].family
-        if recipe.kind == "part" and usable:
-            place = usable[number % len(usable)]
-            return part_of(earlier[place], number // 7), items[place].family
+        if recipe.kind in ("again", "part") and usable:
+            return one_of(usable, number, earlier, items, part_of if recipe.kind == "part" else None)
         if recipe.kind == "held":
             usable = [i for i, h in enumerate(self.handles) if isinstance(h.thing, (np.ndarray, memoryview))]
             if usable:

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import textwrap
 import weakref
-from collections import OrderedDict, UserDict
+from collections import OrderedDict
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 from arrays import model
+from containers import LetsGoAndRaises, Stubborn, StubbornUser, Unreadable, Vanishing
 
 from flatrecord import Array, ArrayRecord, ParametersRecord
 
@@ -46,29 +47,6 @@ def test_a_bad_key_last_in_a_long_dict():
     assert whole(source, before)
 
 
-class Stubborn(OrderedDict):
-    """Refuses to let go of one key."""
-
-    def __delitem__(self, key):
-        if key == "layer1":
-            raise RuntimeError("never")
-        super().__delitem__(key)
-
-
-class LetsGoAndRaises(OrderedDict):
-    def __delitem__(self, key):
-        super().__delitem__(key)
-        if key == "layer1":
-            raise RuntimeError("too late")
-
-
-class StubbornUser(UserDict):
-    def __delitem__(self, key):
-        if key == "layer1":
-            raise RuntimeError("never")
-        super().__delitem__(key)
-
-
 @pytest.mark.parametrize("kind", [Stubborn, LetsGoAndRaises, StubbornUser])
 def test_an_input_whose_deletion_raises(kind):
     source = kind(model())
@@ -100,36 +78,11 @@ def test_an_input_that_takes_nothing_back():
     assert left.keys() | source.keys() == model().keys()
 
 
-class Failing(UserDict):
-    """Reads each key once, for the check, and then no more of `failing`."""
-
-    reads = 0
-
-    def __getitem__(self, key):
-        if key == "layer1":
-            self.reads += 1
-            if self.reads > 1:
-                raise OSError("gone")
-        return self.data[key]
-
-    def __contains__(self, key):
-        return self[key] is not None
-
-
 def test_an_input_that_cannot_be_read_again():
-    source = Failing(model())
+    source = Unreadable(model())
     with pytest.raises(OSError, match="gone") as caught:
         ParametersRecord(source)
     assert list(source.data) == list(model()) and "at key 'layer1'" in caught.value.__notes__
-
-
-class Vanishing(OrderedDict):
-    """Loses another entry with the one that is deleted."""
-
-    def __delitem__(self, key):
-        super().__delitem__(key)
-        if key == "layer2":
-            self.pop("layer1")
 
 
 def test_an_entry_that_vanished_is_not_put_back():

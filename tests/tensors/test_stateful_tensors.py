@@ -9,7 +9,7 @@ import torch
 from aliasing import is_tensor, shown, span
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from modelled import Item
+from modelled import Item, one_of
 from recipes import KINDS, NOTHING_KEPT, Expected, Recipe, elements, expected, scribble
 from stateful import COPIES, NUMBERS, Records, bounded
 from tensors.values import DTYPES, LAYOUTS
@@ -61,12 +61,8 @@ class Tensors(Records):
     def tensor(self, recipe: Recipe, earlier: list[Any], items: list[Item]) -> tuple[torch.Tensor, int | None]:
         number, family = recipe.number, self.family()
         usable = [i for i, thing in enumerate(earlier) if is_tensor(thing)]
-        if recipe.kind == "same tensor" and usable:
-            place = usable[number % len(usable)]
-            return earlier[place], items[place].family
-        if recipe.kind == "part of a tensor" and usable:
-            place = usable[number % len(usable)]
-            return part_of(earlier[place], number // 7), items[place].family
+        if recipe.kind in ("same tensor", "part of a tensor") and usable:
+            return one_of(usable, number, earlier, items, part_of if recipe.kind == "part of a tensor" else None)
         if recipe.kind == "held tensor":
             held = [handle for handle in self.handles if is_tensor(handle.thing)]
             if held:

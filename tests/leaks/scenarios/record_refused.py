@@ -1,10 +1,10 @@
 """What is no record, and what fails when some entries have left their container: all goes back, and nothing stays."""
 
-from collections import OrderedDict, UserDict
 from types import MappingProxyType
 
 import numpy as np
 from _measuring import each, refused, report, turn
+from containers import Interrupted, LetsGoAndRaises, Stubborn, StubbornUser, Unreadable, Vanishing
 
 from flatrecord import Array, ArrayRecord, ParametersRecord
 
@@ -46,58 +46,6 @@ def no_container():
         ParametersRecord({}, copy=1)
     with refused(TypeError):
         ArrayRecord.from_numpy_ndarrays({})
-
-
-class Stubborn(OrderedDict):
-    """Refuses to let go of one key."""
-
-    def __delitem__(self, key):
-        if key == "layer1":
-            raise RuntimeError("never")
-        super().__delitem__(key)
-
-
-class LetsGoAndRaises(OrderedDict):
-    def __delitem__(self, key):
-        super().__delitem__(key)
-        if key == "layer1":
-            raise RuntimeError("too late")
-
-
-class StubbornUser(UserDict):
-    def __delitem__(self, key):
-        if key == "layer1":
-            raise RuntimeError("never")
-        super().__delitem__(key)
-
-
-class Interrupted(OrderedDict):
-    def __delitem__(self, key):
-        if key == "layer1":
-            raise KeyboardInterrupt
-        super().__delitem__(key)
-
-
-class Unreadable(UserDict):
-    """Lets each entry be read once, for the check, and then no more of one."""
-
-    reads = 0
-
-    def __getitem__(self, key):
-        if key == "layer1":
-            self.reads += 1
-            if self.reads > 1:
-                raise OSError("gone")
-        return self.data[key]
-
-
-class Vanishing(OrderedDict):
-    """Loses another entry with the one that is deleted."""
-
-    def __delitem__(self, key):
-        super().__delitem__(key)
-        if key == "layer2":
-            self.pop("layer1")
 
 
 KINDS = {kind.__name__: kind for kind in (Stubborn, LetsGoAndRaises, StubbornUser, Interrupted, Unreadable, Vanishing)}
