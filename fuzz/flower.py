@@ -25,12 +25,13 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry, inflate_object_from_contents
 
-from flatrecord.flower import Array, ArrayChunk, ArrayRecord, pulling
+from flatrecord.flower import Array, ArrayChunk, ArrayRecord, limits, pulling
 from flatrecord.flower.landing import Landing
 from flatrecord.flower.pulling import pull_and_inflate_object_from_tree
 from flatrecord.flower.wire import CHUNK
 
 DIVIDER = b"\n--\n"
+MOST = 1 << 16  # bytes that the arrays of an input may take
 WORDS = (
     *(DIVIDER, b"ArrayChunk  =\x00", b"Array @0 =\x00", b"ArrayRecord @1 =\x00", b"@0", b"@1,@2", b"order 01", b"!", b"\x00"),
     *(b'"arraychunk_ids": [0, 1]', b'"dtype": "float32"', b'"shape": [3]', b'"stype": "numpy.ndarray"', b'"@1"'),
@@ -55,6 +56,9 @@ def seeds() -> Iterator[bytes]:
     yield b"order 6543210" + DIVIDER + whole
     yield whole.replace(b"ArrayChunk", b"!ArrayChunk", 1)
     yield whole.replace(b"Array @0", b"Array @0,@0", 1)
+    again = sent({"x": np.zeros(20, "i1")})
+    yield again.replace(b"[0]", b"[%s]" % b",".join([b"0"] * 400))
+    yield again.replace(b'{"x": "@1"}', b"{%s}" % b",".join(b'"%d":"@1"' % i for i in range(400)))
     for broken in (b"{}", b"[]", b"[" * 2000, b'{"dtype": 1, "shape": [], "stype": "", "arraychunk_ids": []}', b'{"x": [1]}'):
         yield b"Array  =\0" + broken
         yield b"ArrayRecord  =\0" + broken
@@ -112,9 +116,9 @@ def check(data: bytes) -> None:
     stock = stock_outcome(ids[-1], contents)
     assert pulled is None or not lies & set(announced)
     if pulled is not None:
-        assert fields(pulled) == fields(inflated)
+        assert fields(pulled) == fields(inflated) and taken_by(pulled) <= MOST
     if inflated is not None:
-        assert pulled is not None or lies or set(announced) != below(ids[-1], contents)
+        assert pulled is not None or lies or set(announced) != below(ids[-1], contents) or taken_by(inflated) > MOST
         assert fields(inflated) == fields(stock)
         check_again(inflated, stock)
     elif stock is not None:
@@ -166,8 +170,14 @@ def pull(announced: list[str], contents: dict[str, bytes]) -> InflatableObject:
     *others, root = announced
     tree = ObjectTree(object_id=root, children=[ObjectTree(object_id=name) for name in others])
     # In one thread, so that an input always does the same.
-    with patch.multiple(pulling, Landing=counted, together=lambda work, count, name: work(0)):
+    with patch.multiple(pulling, Landing=counted, together=lambda work, count, name: work(0)), patch.object(limits, "MOST", MOST):
         return pull_and_inflate_object_from_tree(tree, contents.__getitem__, lambda _: None)
+
+
+def taken_by(found: InflatableObject) -> int:
+    """How many bytes its Arrays have."""
+    arrays = list(found.values()) if isinstance(found, ArrayRecord) else [found] if isinstance(found, Array) else []
+    return sum(array.nbytes for array in arrays)
 
 
 def fields(found: InflatableObject | None) -> object:

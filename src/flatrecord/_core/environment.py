@@ -21,3 +21,4 @@ def number(name: str, default: int | None, least: int, most: int) -> int | None:
 
 THREADS = number("FLATRECORD_THREADS", None, 1, 1024)  # that work on one job; None for as many as there are cores
 CACHE_MIB = number("FLATRECORD_CACHE_MIB", 32, 0, 1 << 20)  # of freed memory that may be kept for the next array
+MESSAGE_MIB = number("FLATRECORD_MESSAGE_MIB", None, 1, 1 << 40)  # that one message may take; None for the memory of the machine

@@ -21,6 +21,7 @@ from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_ob
 
 from .._core.parts import extent
 from ..threads import together
+from . import limits
 from .chunks import ArrayChunk, Landed
 from .landing import Landing
 from .wire import CHUNK, head, is_chunk
@@ -67,7 +68,8 @@ def pull_objects(
     Raises
     ------
     ValueError
-        If an object was corrupted on its way, or a chunk is not as Flower sends it.
+        If an object was corrupted on its way, or a chunk is not as Flower sends it; or if the objects, or the Arrays that they
+        stand for, take more memory than a message may (``FLATRECORD_MESSAGE_MIB``; that of the machine if it is not set).
     ObjectPullError
         If an object is given up; and whatever else `pull_object_fn` raises.
     """
@@ -119,6 +121,7 @@ def pull_objects(
     finally:
         stop.set()
         width.close()
+    limits.check_arrays(arrivals.contents)
     return arrivals.contents
 
 
@@ -182,6 +185,7 @@ class Arrivals:
 
     def __init__(self, object_ids: Sequence[str]) -> None:
         self.contents: dict[str, bytes] = {}
+        self._nbytes = 0
         self._ids = object_ids
         self._at = 0
         self._landing: Landing | None = None
@@ -191,6 +195,8 @@ class Arrivals:
     def add(self, object_id: str, content: bytes) -> None:
         """An object has come; it is handled once those before it have been."""
         with self._lock:
+            self._nbytes += len(content)
+            limits.check(self._nbytes, "its objects have")
             self.contents[object_id] = content
             del content
             while self._at < len(self._ids) and self._ids[self._at] in self.contents:
