@@ -76,8 +76,7 @@ def run(module: str, log: Path, findings: Path, arguments: Sequence[str | Path],
     before = set(findings.iterdir())
     # Where there is memory instead of a disk, nothing has to be written through.
     with tempfile.TemporaryDirectory(prefix="flatrecord-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        environment = {
-            **os.environ,
+        for_fuzzer = {
             "LD_PRELOAD": os.path.join(atheris.path(), "asan_with_fuzzer.so"),
             # CPython keeps what it has allocated until it exits, so leaks are not looked for here.
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16",
@@ -89,7 +88,10 @@ def run(module: str, log: Path, findings: Path, arguments: Sequence[str | Path],
         }
         options = [*OPTIONS, f"-artifact_prefix={findings}{os.sep}", *map(str, arguments)]
         with open(log, "wb") as file:
-            command = [sys.executable, "-m", "fuzz.driver", module, *options]
-            status = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=ROOT).returncode
+            # By way of a shell, which stays: Linux counts as a process's own peak what the process had that started it, and
+            # libFuzzer would stop at once where that is more than it allows.
+            command = ["sh", "-c", '"$@"; exit $?', "sh", "env", *(f"{name}={value}" for name, value in for_fuzzer.items())]
+            command += [sys.executable, "-m", "fuzz.driver", module, *options]
+            status = subprocess.run(command, stdout=file, stderr=file, cwd=ROOT).returncode
     found = sorted(set(findings.iterdir()) - before)
     return Outcome(log.read_text(errors="replace"), status, found[0] if found else None)

@@ -46,6 +46,15 @@ def test_without_the_bug_nothing_is_found_and_the_compiled_code_leads_on(fuzz, t
     assert re.search(r"Loaded (\d+) modules", outcome.log)[1] == str(len(list((BUILD / "flatrecord" / "_core").glob("*.so"))))
 
 
+def test_what_the_process_takes_that_started_it_does_not_count(fuzz):
+    """The tests take more than a fuzzer may."""
+    large = bytearray(b"x") * (1 << 30)
+    outcome = fuzz("nothing", "-runs=100")
+    assert outcome.status == 0, outcome.log
+    assert int(re.search(r"stat::peak_rss_mb: +(\d+)", outcome.log)[1]) < len(large) >> 20
+    del large
+
+
 def test_memory_on_an_inputs_word_is_found(fuzz):
     outcome = fuzz("memory", "-max_total_time=300")
     assert outcome.status != 0 and "out-of-memory (malloc(" in outcome.log, outcome.log
