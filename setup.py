@@ -9,7 +9,7 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     *("workers", "copying", "strided", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
-    *("parts", "errors", "release", "absorb", "ties", "record"),
+    *("parts", "errors", "entries", "release", "absorb", "ties", "record"),
 )
 HEADERS = ("platform", "workers", "strided", "blocks")
 

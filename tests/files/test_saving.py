@@ -15,7 +15,7 @@ import pytest
 from files.written import in_folder, permissions
 
 from flatrecord import Array, ParametersRecord
-from flatrecord._core.record import pass_out
+from flatrecord._core.entries import pass_out
 from flatrecord.safetensors import load, save
 from flatrecord.safetensors.files import Replacement
 

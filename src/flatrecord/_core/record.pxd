@@ -1,11 +1,10 @@
 """ParametersRecord and ArrayRecord: ordered mappings of names to Arrays."""
 
+from .entries cimport Entries
 
-cdef class ParametersRecord:
+
+cdef class ParametersRecord(Entries):
     cdef type values_class  # the class's `array_class`, of which the values are
-    cdef dict entries  # str -> Array, in order; only ever changed through this class
-    cdef object metadata  # `_metadata` of the state_dict that was put in, a copy of our own; or None
-    cdef object source  # what `verify` asks: where the arrays were loaded from; or None
     cdef object __weakref__
 
 

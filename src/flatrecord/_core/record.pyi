@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import disjoint_base
 
 from .array import Array
+from .entries import Entries
 
 _T = TypeVar("_T")
 _NDArrays: TypeAlias = list[NDArray[Any]]
@@ -15,7 +16,7 @@ _Value: TypeAlias = Array | NDArray[Any] | Tensor
 _Source: TypeAlias = Mapping[str, _Value] | Sequence[_Value]
 
 @disjoint_base
-class ParametersRecord(MutableMapping[str, Array]):
+class ParametersRecord(Entries, MutableMapping[str, Array]):
     array_class: ClassVar[type[Array]]
     def __init__(
         self,
@@ -97,9 +98,3 @@ class ArrayRecord(ParametersRecord):
     def from_torch_state_dict(
         cls, state_dict: Mapping[str, Tensor], keep_input: bool = True, *, copy: bool | None = None
     ) -> Self: ...
-
-def pass_out(
-    record: ParametersRecord,
-    work: Callable[[dict[str, Array | None]], _T],
-    restore: Callable[[dict[str, Array | None]], object],
-) -> _T: ...

@@ -2,7 +2,6 @@
 
 cimport cython
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, MutableMapping
 from copy import deepcopy
 from itertools import islice
@@ -12,22 +11,17 @@ from numpy import ndarray
 from .foreign import adapter
 
 from .absorb cimport absorb
-from .array cimport Array, check_copy, exact_str, readable_header, recast, serialized_length
-from .errors cimport add_name, add_note, type_name
+from .array cimport Array, check_copy, exact_str, recast, serialized_length
+from .entries cimport FREE_THREADED, Entries, at_one_moment, check_keep_input, entries_of, metadata_of, set_metadata
+from .errors cimport type_name
 from .foreign cimport adapter_of
-from .holders cimport item
-from .npy cimport Header
-from .release cimport release, show
+from .release cimport come_out
 from .ties cimport memory_in_use, ties_of
 
-cdef extern from "platform.h":
-    const bint FREE_THREADED "FLATRECORD_FREE_THREADED"
-
 cdef Py_ssize_t REPR_ENTRIES = 4
-cdef int RESTORE_TRIES = 100  # interrupted attempts to put entries back
 
 
-cdef class ParametersRecord:
+cdef class ParametersRecord(Entries):
     """ParametersRecord(array_dict=None, keep_input=False, *, copy=None)\n--\n
     An ordered mapping of names to Arrays: Flower's ``ParametersRecord``, without the copies.
 
@@ -76,18 +70,14 @@ cdef class ParametersRecord:
     some of the entries gone while all are taken out. Each entry goes to one thread, and what others add or replace meanwhile
     stays. A thread that iterates while another adds or removes entries gets a `RuntimeError`, as with `dict`.
 
-    Attribute by attribute: the class of the values never changes. The dict of the entries has a lock of its own,
-    and each method does one operation on it, or as many as do not depend on one another. It is exchanged for another when the record is filled
-    again or gets its entries back after a failure. So it is read in the record's critical section, with a reference of one's own, and
-    who has written to it looks whether it still is the record's. ``_metadata`` and `origin` are read and
-    replaced in the record's critical section.
+    Attribute by attribute: the class of the values never changes; the entries, their metadata and `origin` are those of
+    the base class, which says how they are read and replaced.
     """
 
     array_class = Array  # a subclass of the record may have a subclass of Array here
 
     def __cinit__(self):
         self.values_class = type(self).array_class
-        self.entries = {}
 
     def __init__(self, array_dict=None, keep_input=False, *, copy=None):
         if array_dict is not None:
@@ -493,28 +483,6 @@ cdef class ArrayRecord(ParametersRecord):
         return from_state_dict(cls, state_dict, keep_input, copy)
 
 
-cdef inline dict entries_of(ParametersRecord record):
-    """The entries. A reference of one's own, because where there is no GIL another thread may exchange them at any moment."""
-    with cython.critical_section(record):
-        return record.entries
-
-
-cdef inline dict at_one_moment(ParametersRecord record):
-    """The entries, for what lets no other thread run before it is done with them; a copy where others run all the time."""
-    return entries_of(record).copy() if FREE_THREADED else entries_of(record)
-
-
-cdef object metadata_of(ParametersRecord record):
-    with cython.critical_section(record):
-        return record.metadata
-
-
-cdef int set_metadata(ParametersRecord record, metadata) except -1:
-    with cython.critical_section(record):
-        record.metadata = metadata
-    return 0
-
-
 cdef inline str checked_key(key):
     """`key` as a plain `str`, so that nobody else's __hash__ or __eq__ runs when it is looked up."""
     if type(key) is str:
@@ -576,73 +544,6 @@ cdef object from_state_dict(cls, state_dict, keep_input, copy):
     return record
 
 
-cdef object come_out(ParametersRecord record, keep_input, copy, form):
-    """Views on a record's Arrays, beside it or in its place, all or nothing.
-
-    Parameters
-    ----------
-    form : None or the `Form` of an adapter
-        What the views are; None for ndarrays.
-
-    Returns
-    -------
-    list, or collections.OrderedDict
-        The latter, with the keys and the metadata, if there is a `form`.
-    """
-    cdef Py_ssize_t offset, i
-    cdef list names, arrays, views
-    cdef dict entries
-    cdef Header header
-    cdef object state_dict = None, metadata = None
-    check_copy(copy)
-    check_keep_input(keep_input)
-    entries = entries_of(record).copy()
-    names, arrays = list(entries), list(entries.values())
-    if form is not None:
-        state_dict = OrderedDict.fromkeys(names)  # to be filled without further memory, as there is no way back then
-        metadata = metadata_of(record)
-        if metadata is not None:
-            state_dict._metadata = deepcopy(metadata)
-    for i in range(len(names)):
-        try:
-            header = readable_header(<Array?> arrays[i], &offset)
-            if form is not None:
-                form.check(header.descr)
-        except BaseException as error:
-            add_name(error, names[i])
-            raise
-    if keep_input:
-        views = show(names, arrays, copy, form)
-    else:
-        for name in names:
-            entries[name] = None  # the names stay, to put all back without further memory
-        try:
-            take_out(record, entries, names, arrays)
-            if form is not None and len(state_dict) != len(names):
-                state_dict = OrderedDict.fromkeys(names)
-                if metadata is not None:
-                    state_dict._metadata = metadata
-            views = release(names, arrays, copy, form)
-        except BaseException:
-            for i in range(len(names)):
-                entries[names[i]] = arrays[i]
-            put_first(record, entries)
-            raise
-        set_metadata(record, None)
-    if form is None:
-        return views
-    for i in range(len(names)):
-        state_dict[<object> item(names, i)] = <object> item(views, i)
-    return state_dict
-
-
-cdef int check_keep_input(keep_input) except -1:
-    # As strict as it can be: False empties the caller's dict.
-    if keep_input is not True and keep_input is not False:
-        raise TypeError(f"keep_input must be True or False, got {keep_input!r:.80}")
-    return 0
-
-
 cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
     """Make the entries of a mapping or a list those of `record`, all or nothing."""
     cdef list places, names
@@ -669,91 +570,6 @@ cdef int fill(ParametersRecord record, source, keep_input, copy) except -1:
     absorb(source, places, names, staged, keep_input, copy, record.values_class)
     with cython.critical_section(record):
         record.entries, record.metadata = staged, metadata
-    return 0
-
-
-def pass_out(ParametersRecord record not None, work, restore):
-    """Take all entries out of a record for `work`, and put back what is left if it fails.
-
-    Compiled, so that no second Ctrl-C comes between the failure and the record's being whole again.
-
-    Parameters
-    ----------
-    record : ParametersRecord
-    work : callable
-        Is called with a dict of the entries, in which it replaces each Array that it is done with by None.
-    restore : callable
-        Is called with that dict if `work` fails, to replace what it can of these.
-
-    Returns
-    -------
-    object
-        What `work` returns; the record is then empty.
-    """
-    cdef dict entries = entries_of(record).copy()
-    cdef list names = list(entries), arrays = list(entries.values())
-    cdef int tries
-    try:
-        take_out(record, entries, names, arrays)
-        arrays = None
-        return work(entries)
-    except BaseException as error:
-        for tries in range(RESTORE_TRIES):
-            try:
-                restore(entries)
-                break
-            except KeyboardInterrupt:
-                pass  # the first failure is raised in any case
-            except Exception as other:
-                add_note(error, f"some entries could not be put back: {other!r}")
-                break
-        for name in names:
-            if entries[name] is None:
-                del entries[name]
-        put_first(record, entries)
-        raise
-
-
-cdef int take_out(ParametersRecord record, dict entries, list names, list arrays) except -1:
-    """Remove from a record the entries that it had a moment ago.
-
-    Those that another thread has removed or replaced meanwhile are not the caller's to take: they are removed from what he
-    has, a dict with these names, and a list of these and one of their Arrays.
-    """
-    cdef dict present = entries_of(record)
-    cdef Py_ssize_t i = 0
-    if not FREE_THREADED and len(present) == len(names):
-        for name, array in present.items():
-            if name is not names[i] or array is not arrays[i]:
-                break
-            i += 1
-        else:  # as it was; nobody else runs before it is empty
-            array = None
-            present.clear()
-            return 0
-    for i in range(len(names) - 1, -1, -1):
-        found = present.pop(names[i], None)
-        if found is not arrays[i]:
-            if found is not None:
-                present.setdefault(names[i], found)
-            del entries[names[i]], names[i], arrays[i]
-    return 0
-
-
-cdef int put_first(ParametersRecord record, dict entries) except -1:
-    """Put entries before those that other threads have added meanwhile."""
-    cdef dict present
-    with cython.critical_section(record):
-        present = record.entries
-        if not present:
-            try:
-                present.update(entries)  # in place, so that views on the record stay live
-                return 0
-            except MemoryError:
-                pass
-        entries.update(present)
-        # Whoever is about to write to `present` looks again afterwards (__setitem__).
-        record.entries = entries
     return 0
 
 

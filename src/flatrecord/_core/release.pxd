@@ -1,7 +1,7 @@
 """Arrays become ndarrays or tensors."""
 
 from .array cimport Array
+from .entries cimport Entries
 
-cdef list release(list names, list arrays, copy, form)
-cdef list show(list names, list arrays, copy, form)
+cdef object come_out(Entries record, keep_input, copy, form)
 cdef object original_of(Array array, form)

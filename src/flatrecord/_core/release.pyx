@@ -9,13 +9,16 @@ from cpython.bytes cimport PyBytes_CheckExact
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 
+from collections import OrderedDict
+from copy import deepcopy
 from weakref import getweakrefcount
 
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from .array cimport Array, extent_of, give_memory, given_up, let_go, payload_of, readable_header
+from .array cimport Array, check_copy, extent_of, give_memory, given_up, let_go, payload_of, readable_header
 from .buffer cimport BORROWED, SHARED, Buffer, duplicate
+from .entries cimport Entries, check_keep_input, entries_of, metadata_of, put_first, set_metadata, take_out
 from .errors cimport add_name
 from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
 from .npy cimport Header
@@ -26,6 +29,66 @@ cnp.import_array()
 
 cdef enum:
     SIGNALS_EVERY = 256  # entries
+
+
+cdef object come_out(Entries record, keep_input, copy, form):
+    """Views on a record's Arrays, beside it or in its place, all or nothing.
+
+    Parameters
+    ----------
+    form : None or the `Form` of an adapter
+        What the views are; None for ndarrays.
+
+    Returns
+    -------
+    list, or collections.OrderedDict
+        The latter, with the keys and the metadata, if there is a `form`.
+    """
+    cdef Py_ssize_t offset, i
+    cdef list names, arrays, views
+    cdef dict entries
+    cdef Header header
+    cdef object state_dict = None, metadata = None
+    check_copy(copy)
+    check_keep_input(keep_input)
+    entries = entries_of(record).copy()
+    names, arrays = list(entries), list(entries.values())
+    if form is not None:
+        state_dict = OrderedDict.fromkeys(names)  # to be filled without further memory, as there is no way back then
+        metadata = metadata_of(record)
+        if metadata is not None:
+            state_dict._metadata = deepcopy(metadata)
+    for i in range(len(names)):
+        try:
+            header = readable_header(<Array?> arrays[i], &offset)
+            if form is not None:
+                form.check(header.descr)
+        except BaseException as error:
+            add_name(error, names[i])
+            raise
+    if keep_input:
+        views = show(names, arrays, copy, form)
+    else:
+        for name in names:
+            entries[name] = None  # the names stay, to put all back without further memory
+        try:
+            take_out(record, entries, names, arrays)
+            if form is not None and len(state_dict) != len(names):
+                state_dict = OrderedDict.fromkeys(names)
+                if metadata is not None:
+                    state_dict._metadata = metadata
+            views = release(names, arrays, copy, form)
+        except BaseException:
+            for i in range(len(names)):
+                entries[names[i]] = arrays[i]
+            put_first(record, entries)
+            raise
+        set_metadata(record, None)
+    if form is None:
+        return views
+    for i in range(len(names)):
+        state_dict[<object> item(names, i)] = <object> item(views, i)
+    return state_dict
 
 
 cdef list release(list names, list arrays, copy, form):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .._core.array import Array
+from .._core.entries import pass_out
 from .._core.errors import add_note
-from .._core.record import ParametersRecord, pass_out
+from .._core.record import ParametersRecord
 from . import shards
 from .checksums import PLACEHOLDER, Hashing
 from .files import PIECE as FILE_PIECE

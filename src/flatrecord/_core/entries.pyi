@@ -1,0 +1,14 @@
+from collections.abc import Callable
+from typing import TypeVar
+
+from .array import Array
+
+_T = TypeVar("_T")
+
+class Entries: ...
+
+def pass_out(
+    record: Entries,
+    work: Callable[[dict[str, Array | None]], _T],
+    restore: Callable[[dict[str, Array | None]], object],
+) -> _T: ...
