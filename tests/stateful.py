@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from aliasing import check_read_only, payload, shown, span
 from arrays import ALL_DTYPES
+from exhaustive import EXHAUSTIVE
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -31,15 +32,14 @@ CONTAINERS = ["dict", "dict", "dict", "OrderedDict", "UserDict", "list", "failin
 
 
 def bounded(examples: int) -> settings:
-    """The same sequences each time; with ``FLATRECORD_EXAMPLES`` so many new ones, for a long run."""
-    wanted = os.environ.get("FLATRECORD_EXAMPLES")
+    """The same sequences each time; 20,000 new ones for `make exhaustive`."""
     if "libasan" in os.environ.get("LD_PRELOAD", ""):
         examples //= 8  # each of which takes as much longer
     return settings(
-        max_examples=int(wanted or examples),
+        max_examples=20_000 if EXHAUSTIVE else examples,
         stateful_step_count=40,
         deadline=None,
-        derandomize=wanted is None,
+        derandomize=not EXHAUSTIVE,
         database=None,
         phases=[Phase.generate, Phase.shrink],
         print_blob=True,

@@ -24,12 +24,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from exhaustive import EXHAUSTIVE
 from faults.injection import FAIL, FILES, IN, INTERRUPT, MAPS, MEMORY, NEVER, OUT, SHORT, Injector, live_blocks
 from faults.operations import Case, Folder, Operation, operations, settle, shown
 
 import flatrecord
 
-HANGS = 120  # seconds for one operation
+HANGS = 86400 if EXHAUSTIVE else 120  # seconds for one operation
 MOST = 400  # moments of one operation of the core that are tried, and a quarter of others; of one that has more, evenly spread ones
 MOST_APART = 25  # the same, where each is tried in a process of its own
 COUNTS = ("attempts", "swallowed", "late", "named")
@@ -193,7 +194,7 @@ class Sweep:
             self.result = shown(reference.run())
             self.after = [shown(value) for value in reference.inputs]
         total = self.total() if isinstance(fault, Hook) else fault.total(operation.make)
-        self.step = max(1, total // (MOST_APART if apart else most))
+        self.step = 1 if EXHAUSTIVE else max(1, total // (MOST_APART if apart else most))
         self.interrupts = KeyboardInterrupt in fault.errors
 
     def report(self) -> dict[str, Any]:

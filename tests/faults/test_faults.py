@@ -18,6 +18,7 @@ import subprocess
 import sys
 
 import pytest
+from exhaustive import EXHAUSTIVE
 from faults.injection import environment
 
 pytestmark = pytest.mark.memory  # a sanitizer has an allocator of its own
@@ -30,7 +31,7 @@ HOOK = pytest.mark.skipif(
 def swept(injector, kind: str, group: str, folder, *only: str, **more: str) -> list[dict]:
     """What a sweep reports, operation by operation."""
     command = [sys.executable, "-X", "faulthandler", "-m", "faults.sweep", kind, group, str(folder), *only]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment(injector, **more))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=None if EXHAUSTIVE else 400, env=environment(injector, **more))
     assert done.returncode == 0, done.stderr[-5000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -60,6 +60,8 @@ if any(os.environ.get(name) != value for name, value in SETTINGS.items()):
 
 sys.path.append(str(Path(__file__).parents[2]))  # `tests`, for what the other tests have: arrays.py, flower/peer.py
 
+from exhaustive import EXHAUSTIVE  # noqa: E402
+
 
 class _Mallinfo(ctypes.Structure):
     _fields_ = [
@@ -147,7 +149,7 @@ def turn(work: Callable[[], object] | None = None, /, *, turns: int = TURNS, col
     work : callable
         Is a turn.
     turns : int
-        How many in a round. Fewer than 10,000 only where each takes long, which the script has to say.
+        How many in a round. Fewer than 10,000 only where each takes long, which the script has to say; not with `make exhaustive`.
     collected : bool
         The turn leaves cycles: the collector is on, and it is an error if it finds none.
     name : str
@@ -155,6 +157,7 @@ def turn(work: Callable[[], object] | None = None, /, *, turns: int = TURNS, col
     """
     if work is None:
         return lambda work: turn(work, turns=turns, collected=collected, name=name)
+    turns = max(turns, TURNS) if EXHAUSTIVE else turns
     _turns.append(Turn(name or work.__name__.replace("_", " ").strip(), work, turns, collected))
     return work
 
