@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 COMPREHENSION = re.compile(r"\[([^\[\]]+?) for .+? in .+?\]")
 MODULES = {
     *("workers", "copying", "strided", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
-    *("parts", "errors", "release", "absorb", "ties", "record"),
+    *("parts", "errors", "entries", "release", "absorb", "ties", "record"),
 }
 
 
@@ -39,7 +39,7 @@ def test_one_wheel_for_all_versions(wheel):
     assert "-cp311-abi3-" in wheel.name
     with zipfile.ZipFile(wheel) as file:
         compiled = sum(entry.compress_size for entry in file.infolist() if entry.filename.endswith(".so"))
-    assert compiled < 475_000  # stripped
+    assert compiled < 500_000  # stripped
 
 
 def test_the_wheel_holds_no_sources(wheel):

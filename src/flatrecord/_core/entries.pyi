@@ -1,10 +1,13 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from typing_extensions import disjoint_base
+
 from .array import Array
 
 _T = TypeVar("_T")
 
+@disjoint_base
 class Entries: ...
 
 def pass_out(
