@@ -436,22 +436,21 @@ def sent(keep_input: bool) -> Case:
 def through(kind: str) -> Case:
     """A record goes through a pipe or a pair of sockets, whose buffers hold all of it."""
     import socket
-    from contextlib import ExitStack
 
     from flatrecord.safetensors import read, write
 
-    record = recorded(several)
+    def pair() -> Any:
+        if kind == "socket":
+            return socket.socketpair()
+        return [open(end, mode, buffering=0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
+
+    record, pairs = recorded(several), [pair(), pair()]  # for the try, and the next one
 
     def run() -> object:
-        with ExitStack() as stack:
-            if kind == "pipe":
-                ends: Any = [open(end, mode, buffering=0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
-            else:
-                ends = socket.socketpair()
-            for end in ends:
-                stack.enter_context(end)
-            write(record, ends[1])
-            return read(ends[0])
+        source, target = pairs.pop()
+        with source, target:
+            write(record, target)
+            return read(source)
 
     return Case(run, (record,), in_python=True)
 
@@ -494,7 +493,7 @@ def file_operations(folder: Folder) -> list[Operation]:
     found = [
         *(Operation(f"save {entries.__name__} {keep} {checksum}", partial(saved, folder, entries, keep, checksum), threads=checksum)
           for entries in (several, odd) for keep in BOTH for checksum in BOTH),
-        *(Operation(f"load {mmap}", partial(from_file, folder, "load", mmap=mmap)) for mmap in BOTH),
+        *(Operation(f"load {mmap}", partial(from_file, folder, "load", mmap=mmap), maps=True) for mmap in BOTH),
         Operation("inspect", partial(from_file, folder, "inspect")),
         Operation("verify", partial(verified, folder), threads=True, maps=True),
         *(Operation(f"write {keep}", partial(sent, keep)) for keep in BOTH),

@@ -272,8 +272,8 @@ class Sweep:
             self.problems.append(f"{n}: the process ended with status {status} at {path}: {line or words:.500}")
 
     def attempt(self, n: int) -> bool:
-        case = self.operation.make()
         descriptors = len(os.listdir("/proc/self/fd"))
+        case = self.operation.make()
         outcome = self.fault.attempt(case.run, n)
         if not outcome.fired:
             return False
