@@ -45,11 +45,17 @@ static struct {
     unsigned forks;        /* how many lie between the first process and this one */
 } flatrecord_pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, 0, 0, 0, 0, 0};
 
+/* Whether there are pieces that nobody has taken. */
+static inline int flatrecord_has_pieces(const flatrecord_work *work)
+{
+    return __atomic_load_n(&work->next, __ATOMIC_RELAXED) < work->count;
+}
+
 /* Do one piece that nobody has taken; 0 where there is none. */
 static inline int flatrecord_one_piece(flatrecord_work *work)
 {
     ptrdiff_t i;
-    if (__atomic_load_n(&work->next, __ATOMIC_RELAXED) >= work->count)
+    if (!flatrecord_has_pieces(work))
         return 0;
     i = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
     if (i >= work->count)
@@ -197,9 +203,14 @@ static void flatrecord_slice(flatrecord_work *work, int milliseconds)
 
 #else /* without POSIX threads, everybody works alone */
 
+static inline int flatrecord_has_pieces(const flatrecord_work *work)
+{
+    return work->next < work->count;
+}
+
 static inline int flatrecord_one_piece(flatrecord_work *work)
 {
-    if (work->next >= work->count)
+    if (!flatrecord_has_pieces(work))
         return 0;
     work->piece(work->job, work->next++);
     return 1;

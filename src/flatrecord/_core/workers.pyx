@@ -17,6 +17,7 @@ cdef extern from "workers.h":
         void *job
         Py_ssize_t count, next
 
+    bint flatrecord_has_pieces(const flatrecord_work *work) noexcept nogil
     void flatrecord_watch_forks() noexcept nogil
     void flatrecord_share(flatrecord_work *work, int helpers) noexcept nogil
     void flatrecord_slice(flatrecord_work *work, int milliseconds) noexcept
@@ -63,7 +64,7 @@ cdef int do_pieces(Piece piece, void *job, Py_ssize_t count) except -1:
         work.next = 0
         try:
             flatrecord_share(&work, helpers)
-            while work.next < count:
+            while flatrecord_has_pieces(&work):
                 flatrecord_slice(&work, SLICE)
                 PyErr_CheckSignals()
         finally:

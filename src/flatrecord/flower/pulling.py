@@ -32,6 +32,10 @@ SMALL_AT_ONCE, GROWS_AFTER = 8, 8
 Inflated = TypeVar("Inflated", bound=InflatableObject)
 
 
+class ObjectRefusedError(inflatable_utils.ObjectPullError, ValueError):
+    """An object came, and is not taken. To Flower it is one that could not be pulled, so that its Grid goes on with other messages."""
+
+
 def pull_objects(
     object_ids: list[str],
     pull_object_fn: Callable[[str], bytes],
@@ -67,11 +71,14 @@ def pull_objects(
 
     Raises
     ------
-    ValueError
-        If an object was corrupted on its way, or a chunk is not as Flower sends it; or if the objects, or the Arrays that they
-        stand for, take more memory than a message may (``FLATRECORD_MESSAGE_MIB``; that of the machine if it is not set).
+    ObjectRefusedError
+        A ValueError, and an ObjectPullError: if an object was corrupted on its way, or a chunk is not as Flower sends it; or if the
+        objects, or the Arrays that they stand for, take more memory than a message may (``FLATRECORD_MESSAGE_MIB``; that of
+        the machine if it is not set).
     ObjectPullError
         If an object is given up; and whatever else `pull_object_fn` raises.
+    MemoryError
+        If there is no room for an Array.
     """
     arrivals, waiting = Arrivals(object_ids), iter(dict.fromkeys(object_ids))
     lock, stop = Lock(), Event()
@@ -106,7 +113,8 @@ def pull_objects(
                     return
                 found = get_object_id(content)
                 if found != object_id:
-                    raise ValueError(f"an object was corrupted on its way: {object_id} came with the SHA-256 {found}")
+                    words = f"an object was corrupted on its way: {object_id} came with the SHA-256 {found}"
+                    raise ObjectRefusedError(object_id, words)
                 arrivals.add(object_id, content)
             except BaseException:
                 stop.set()
@@ -121,7 +129,10 @@ def pull_objects(
     finally:
         stop.set()
         width.close()
-    limits.check_arrays(arrivals.contents)
+    try:
+        limits.check_arrays(arrivals.contents)
+    except ValueError as error:
+        raise ObjectRefusedError(object_ids[-1], str(error)) from None
     return arrivals.contents
 
 
@@ -185,23 +196,36 @@ class Arrivals:
 
     def __init__(self, object_ids: Sequence[str]) -> None:
         self.contents: dict[str, bytes] = {}
-        self._nbytes = 0
         self._ids = object_ids
         self._at = 0
         self._landing: Landing | None = None
         self._unfilled = 0  # bytes of landings that were given up; their chunks keep them
+        self._held = 0  # bytes of all landings, and of contents that have not landed
+        self._elsewhere: set[str] = set()  # chunks that do not begin an ndarray, or not one that can come
         self._lock = Lock()
 
     def add(self, object_id: str, content: bytes) -> None:
-        """An object has come; it is handled once those before it have been."""
-        with self._lock:
-            self._nbytes += len(content)
-            limits.check(self._nbytes, "its objects have")
-            self.contents[object_id] = content
-            del content
-            while self._at < len(self._ids) and self._ids[self._at] in self.contents:
-                self._place(self._ids[self._at])
-                self._at += 1
+        """An object has come; it is handled once those before it have been.
+
+        Raises
+        ------
+        ObjectRefusedError
+            If it, or one that came before its turn, is not taken.
+        """
+        try:
+            with self._lock:
+                self._hold(len(content))
+                self.contents[object_id] = content
+                del content
+                while self._at < len(self._ids) and self._ids[self._at] in self.contents:
+                    self._place(self._ids[self._at])
+                    self._at += 1
+        except ValueError as error:
+            raise ObjectRefusedError(object_id, str(error)) from error
+
+    def _hold(self, nbytes: int) -> None:
+        limits.check(self._held + nbytes, "what has come of it, and what is still to come of arrays, takes")
+        self._held += nbytes
 
     def _place(self, object_id: str) -> None:
         if not is_chunk(self.contents[object_id]):
@@ -209,14 +233,17 @@ class Arrivals:
             return
         chunk = ArrayChunk.inflate(self.contents[object_id])
         received, nbytes = chunk.source is None, chunk.nbytes
-        if self._landing is None and received:
+        if self._landing is None and received and object_id not in self._elsewhere:
             self._landing = self._begun(chunk)
+            if self._landing is None:
+                self._elsewhere.add(object_id)
         if self._landing is None or self._landing.room < nbytes:
             self._leave()
             return
         if received:
             landed = Landed(head("ArrayChunk", (), nbytes))
             landed.chunk = chunk
+            self._held -= len(self.contents[object_id]) - len(landed)
             self.contents[object_id] = landed
         self._landing.add(object_id, chunk)
         if self._landing.room == 0:
@@ -235,4 +262,5 @@ class Arrivals:
             return None  # not the beginning of an ndarray
         if edge + nbytes + self._unfilled > CHUNK * (len(self._ids) - self._at):
             return None  # more than can follow: memory is not taken on a peer's word
+        self._hold(nbytes)
         return Landing(bytes(chunk.data[:edge]), nbytes)
