@@ -11,7 +11,6 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 MEMORY, MAPS, OUT, IN, FILES = 1, 2, 4, 8, 16  # groups of calls
 FAIL, SHORT, INTERRUPT = range(3)
-NEVER = sys.maxsize
 
 
 def compiled(folder: Path) -> Path:
@@ -75,11 +74,6 @@ class Injector:
 
     def stop(self) -> None:
         self._at.value = 0
-
-    @property
-    def seen(self) -> int:
-        """int: how many calls counted."""
-        return self._seen.value
 
     @property
     def fired(self) -> int:

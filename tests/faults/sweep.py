@@ -24,15 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from exhaustive import EXHAUSTIVE
-from faults.injection import FAIL, FILES, IN, INTERRUPT, MAPS, MEMORY, NEVER, OUT, SHORT, Injector, live_blocks
+from faults.injection import FAIL, FILES, IN, INTERRUPT, MAPS, MEMORY, OUT, SHORT, Injector, live_blocks
 from faults.operations import Case, Folder, Operation, operations, settle, shown
 
 import flatrecord
 
-HANGS = 86400 if EXHAUSTIVE else 120  # seconds for one operation
-MOST = 400  # moments of one operation of the core that are tried, and a quarter of others; of one that has more, evenly spread ones
-MOST_APART = 25  # the same, where each is tried in a process of its own
+HANGS = 900  # seconds for one operation
 COUNTS = ("attempts", "swallowed", "late", "named")
 REPEATED = 12  # failures at one moment that are looked at for leaks
 PACKAGE, ROOT = str(Path(flatrecord.__file__).parent), Path(__file__).parents[2]
@@ -112,11 +109,6 @@ class Calls:
         outcome.fired = injector.fired > 0
         return outcome
 
-    def total(self, make: Callable[[], Case]) -> int:
-        self.attempt(make().run, NEVER)
-        return self.injector.seen
-
-
 class Lines:
     """A KeyboardInterrupt at the n-th line of the package's own Python code, with which no real one can compete."""
 
@@ -146,13 +138,7 @@ class Lines:
                 sys.settrace(None)
         except BaseException as error:
             outcome.failed(error, keep)
-        self.seen = seen
         return outcome
-
-    def total(self, make: Callable[[], Case]) -> int:
-        self.attempt(make().run, NEVER)
-        return self.seen
-
 
 def failing(groups: int, code: int) -> Calls:
     return Calls(Injector(groups, FAIL, code), OSError, MemoryError, code=code)
@@ -182,7 +168,7 @@ class Sweep:
         What was not as it has to be.
     """
 
-    def __init__(self, operation: Operation, fault: Any, apart: bool, most: int) -> None:
+    def __init__(self, operation: Operation, fault: Any, apart: bool) -> None:
         self.operation, self.fault, self.apart = operation, fault, apart
         self.problems: list[str] = []
         self.errors: Counter[str] = Counter()
@@ -193,40 +179,22 @@ class Sweep:
             reference = operation.make()
             self.result = shown(reference.run())
             self.after = [shown(value) for value in reference.inputs]
-        total = self.total() if isinstance(fault, Hook) else fault.total(operation.make)
-        self.step = 1 if EXHAUSTIVE else max(1, total // (MOST_APART if apart else most))
         self.interrupts = KeyboardInterrupt in fault.errors
 
     def report(self) -> dict[str, Any]:
         return {
             "operation": self.operation.name,
-            "step": self.step,
             "errors": dict(self.errors),
             "problems": self.problems[:8],
             "count": len(self.problems),
             **{name: getattr(self, name) for name in (*COUNTS, "crashes")},
         }
 
-    def total(self) -> int:
-        """At most how many moments there are."""
-        n = 32
-        while True:
-            child = os.fork() if self.apart else 0
-            if child:
-                fired = os.waitpid(child, 0)[1] != 0
-            else:
-                fired = self.fault.attempt(self.operation.make().run, n).fired
-                if self.apart:
-                    os._exit(fired)
-            if not fired:
-                return n
-            n *= 2
-
     def run(self, leaks: bool) -> None:
         n, fired = self.fault.first, True
         while fired:
             fired = self.attempt_apart(n) if self.apart else self.attempt(n)
-            n += self.step
+            n += 1
         self.last = n
         if leaks:
             self.check_leaks()
@@ -336,13 +304,13 @@ class Sweep:
 
     def check_leaks(self) -> None:
         """Whether there is less and less memory the more often all fails, and where."""
-        before = self.once_more(range(1, self.last, self.step))
+        before = self.once_more(range(1, self.last))
         for _ in range(4):
-            now = self.once_more(range(1, self.last, self.step))
+            now = self.once_more(range(1, self.last))
             if now <= before:
                 return
             before = now
-        for n in range(1, self.last, self.step):
+        for n in range(1, self.last):
             # What is kept for later, in slots of NumPy's and CPython's, is filled by now.
             self.once_more([n] * REPEATED)
             before = self.once_more([n] * REPEATED)
@@ -408,7 +376,7 @@ def main(kind: str, group: str, folder: str, *only: str) -> None:
             continue
         faulthandler.dump_traceback_later(HANGS, exit=True)
         print(operation.name, file=sys.stderr, flush=True)
-        sweep = Sweep(operation, fault, kind in ("hook", "memory") and operation.apart, MOST if group == "core" else MOST // 4)
+        sweep = Sweep(operation, fault, kind in ("hook", "memory") and operation.apart)
         # Of the core alone: torch and much of Python's library leak themselves where there is no memory.
         sweep.run(leaks=kind in ("hook", "memory") and group in ("core", "controls"))
         print(json.dumps(sweep.report()), flush=True)

@@ -68,6 +68,7 @@ if what == "pt":
     import torch
 descriptors = len(os.listdir("/proc/self/fd"))
 for _ in range(3):
+    code = None
     try:
         work()
     except OSError as error:

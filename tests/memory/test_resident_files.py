@@ -72,8 +72,9 @@ print(json.dumps(found), file=sys.stderr)
 
 def start(case: str, path, **options) -> subprocess.Popen:
     command = [sys.executable, "-c", SCRIPT, case, str(path), str(ENTRIES), str(ENTRY)]
-    # Else glibc may have NumPy's arrays on its heap, and keeps those that are free there as long as anything small lies above them.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
+    environment = dict(os.environ)
+    if case == "save fortran":  # whose rows NumPy makes anew; glibc may keep them, once free, as long as anything small lies above them
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
 
 

@@ -237,21 +237,21 @@ def test_out_of_memory_among_tied_weights():
 
 @pytest.mark.parametrize("keep_input", [True, False])
 def test_what_another_thread_puts_in_while_the_dtypes_are_looked_at_stays(keep_input, monkeypatch):
-    record = ParametersRecord({"a": np.ones(3), "b": np.zeros(2), "c": np.ones(1)})
+    record = ParametersRecord({"a": np.ones(3), "b": np.zeros(2), "c": np.ones(1), "d": np.zeros(1)})
     check = flatrecord.torch.Form.check
 
     def meanwhile(form, descr):
         if "new" not in record:  # for want of a thread that comes at this very moment
             record["new"] = Array(np.full(2, 5.0))
-            record["b"] = Array(np.full(2, 6.0))
+            record["b"] = record["d"] = Array(np.full(2, 6.0))
             del record["c"]
         check(form, descr)
 
     monkeypatch.setattr(flatrecord.torch.Form, "check", meanwhile)
     state_dict = record.to_torch_state_dict(keep_input=keep_input)
     if keep_input:  # as it was at the beginning
-        assert list(state_dict) == ["a", "b", "c"] and list(record) == ["a", "b", "new"]
+        assert list(state_dict) == ["a", "b", "c", "d"] and list(record) == ["a", "b", "d", "new"]
         assert state_dict["b"].tolist() == [0, 0]
     else:
-        assert list(state_dict) == ["a"] and sorted(record) == ["b", "new"]
+        assert list(state_dict) == ["a"] and list(record) == ["b", "d", "new"]
         assert record["b"].numpy().tolist() == [6, 6] and record["new"].numpy().tolist() == [5, 5]

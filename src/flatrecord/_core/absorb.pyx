@@ -24,15 +24,13 @@ from numpy cimport ndarray
 from .array cimport Array, checked_header, extent_of, give_memory, is_immutable, is_shell, made_of, ownership_of
 from .array cimport payload_of, recast, shell_of
 from .buffer cimport BORROWED, SNAPSHOT, TAKEN, Buffer, duplicate
+from .entries cimport FREE_THREADED
 from .errors cimport add_name, add_note, type_name
 from .foreign cimport Memory, adapter_of
 from .holders cimport IMMUTABLE, SEEN, SOLE, Holder, Trail, account, follow, has_references, is_lone, is_sole, item, key_of
 from .npy cimport Header, is_header_of
 from .ownership cimport admit_group, admit_ndarray, copies, is_contiguous, is_mapping
 from .release cimport original_of
-
-cdef extern from "platform.h":
-    const bint FREE_THREADED "FLATRECORD_FREE_THREADED"
 
 cdef extern from "Python.h":
     # With plain pointers, which nobody has to hand back.
@@ -126,7 +124,7 @@ cdef int absorb(source, list places, list names, dict staged, bint keep_input, c
 
 
 cdef class Intake:
-    """The entries on their way from a container to a record."""
+    """The entries on their way from a container to a record. One thread makes it, uses it and drops it; nobody else has it."""
 
     cdef list names
     cdef dict staged  # name -> what stands in `arrays`

@@ -27,4 +27,4 @@ cdef int check_keep_input(keep_input) except -1
 cdef object metadata_of(Entries record)
 cdef int set_metadata(Entries record, metadata) except -1
 cdef int take_out(Entries record, dict entries, list names, list arrays) except -1
-cdef int put_first(Entries record, dict entries) except -1
+cdef int put_first(Entries record, dict entries, error) except -1

@@ -15,8 +15,11 @@ cdef class Entries:
     Thread safety, attribute by attribute: the dict of the entries has a lock of its own, and each method of a record
     does one operation on it, or as many as do not depend on one another. It is exchanged for another when the record is filled
     again or gets its entries back after a failure. So it is read in the record's critical section, with a reference of one's own
-    (`entries_of`), and who has written to it looks whether it still is the record's. `metadata` and `source` are read and
+    (`entries_of`), and who has put something into it looks whether it still is the record's. `metadata` and `source` are read and
     replaced in the record's critical section.
+
+    Where there is no GIL, one moment stays: as entries come back after a failure, what another thread takes out or replaces just
+    then may be there again, or as before.
     """
 
     def __cinit__(self):
@@ -48,7 +51,8 @@ def pass_out(Entries record not None, work, restore):
 
     Parameters
     ----------
-    record : ParametersRecord
+    record : Entries
+        A record.
     work : callable
         Is called with a dict of the entries, in which it replaces each Array that it is done with by None.
     restore : callable
@@ -58,6 +62,11 @@ def pass_out(Entries record not None, work, restore):
     -------
     object
         What `work` returns; the record is then empty.
+
+    Raises
+    ------
+    BaseException
+        Whatever `work` raises, or a signal's handler.
     """
     cdef dict entries = entries_of(record).copy()
     cdef list names = list(entries), arrays = list(entries.values())
@@ -79,7 +88,7 @@ def pass_out(Entries record not None, work, restore):
         for name in names:
             if entries[name] is None:
                 del entries[name]
-        put_first(record, entries)
+        put_first(record, entries, error)
         raise
 
 
@@ -101,17 +110,23 @@ cdef int take_out(Entries record, dict entries, list names, list arrays) except 
             present.clear()
             return 0
     for i in range(len(names) - 1, -1, -1):
-        found = present.pop(names[i], None)
-        if found is not arrays[i]:
-            if found is not None:
+        if present.get(names[i]) is arrays[i]:
+            found = present.pop(names[i], None)
+            if found is arrays[i]:
+                continue
+            if found is not None:  # from another thread, between the two, where there is no GIL
                 present.setdefault(names[i], found)
-            del entries[names[i]], names[i], arrays[i]
+        del entries[names[i]], names[i], arrays[i]
     return 0
 
 
-cdef int put_first(Entries record, dict entries) except -1:
-    """Put entries before those that other threads have added meanwhile."""
+cdef int put_first(Entries record, dict entries, error) except -1:
+    """Put entries before those that other threads have added meanwhile.
+
+    Where there is no memory for both together, these are in the `not_put_back` of `error`, a list of pairs of key and value.
+    """
     cdef dict present
+    cdef list refused
     with cython.critical_section(record):
         present = record.entries
         if not present:
@@ -120,7 +135,17 @@ cdef int put_first(Entries record, dict entries) except -1:
                 return 0
             except MemoryError:
                 pass
-        entries.update(present)
+        try:
+            entries.update(present)
+        except MemoryError:
+            refused = []
+            for name in entries:
+                if name not in present:
+                    refused.append((name, entries[name]))
+            error.not_put_back = refused
+            words = "there was no memory to put the entries back beside what was added meanwhile"
+            add_note(error, f"{words}: see this exception's not_put_back")
+            return 0
         # Whoever is about to write to `present` looks again afterwards (__setitem__).
         record.entries = entries
     return 0

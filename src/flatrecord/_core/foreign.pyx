@@ -28,6 +28,7 @@ import sys
 from importlib import import_module
 
 cimport cython
+
 cdef extern from *:
     """
     /* Show memory as writable bytes. PyBuffer_FillInfo alone would never let go of the None that Cython has put into the view. */
@@ -128,6 +129,8 @@ cdef class Memory(Region):
         The `Loan` through which the block is in the other library's hands; None if it is its own.
     ``stay()``
         See to it that the block is not moved or resized, as it is borrowed from now on.
+
+    Thread safety: as that of a Region, `elsewhere` too.
     """
 
     def __init__(self, owner, size_t address, Py_ssize_t nbytes, bint elsewhere):
@@ -143,4 +146,8 @@ cdef class Loan(Region):
     ----------
     owner : Buffer
     address, nbytes : int
+
+    Notes
+    -----
+    Thread safety: as that of a Region.
     """

@@ -63,7 +63,8 @@ cdef class ParametersRecord(Entries):
     All or nothing: keys and values are checked before the first entry leaves `array_dict`, and
     whatever goes wrong later (Ctrl-C too), every entry goes back, in the old order. The message or a
     note of the exception names the key. Should `array_dict` refuse to take an entry back, it is in
-    the exception's `not_put_back`, a list of pairs of key and value.
+    the exception's `not_put_back`, a list of pairs of key and value. The same holds for entries on their way out of the record,
+    which always takes them back, unless another thread has added some meanwhile and there is no memory for both.
 
     Thread safety: may be read and changed from several threads. Each method changes the record in
     one step under the GIL, so that no thread sees half of a change; where there is no GIL, others may see
@@ -291,7 +292,7 @@ cdef class ParametersRecord(Entries):
         list of tuple of str
             Groups of two or more keys, each in the record's order.
         """
-        cdef dict entries = at_one_moment(self)
+        cdef dict entries = entries_of(self).copy()
         return ties_of(list(entries), list(entries.values()))
 
     def __len__(self):
@@ -440,7 +441,7 @@ cdef class ParametersRecord(Entries):
     __hash__ = None
 
     def __reduce_ex__(self, protocol):
-        cdef dict entries = at_one_moment(self)
+        cdef dict entries = entries_of(self).copy()
         state = metadata_of(self), getattr(self, "__dict__", None)  # of a subclass
         return type(self), (), state, None, zip(list(entries), list(entries.values()))
 
@@ -451,12 +452,13 @@ cdef class ParametersRecord(Entries):
             self.__dict__.update(attributes)
 
     def __repr__(self):
+        cdef dict entries = entries_of(self).copy()
         cdef list shown = []
         # Not the items: where there is no memory for their iterator, CPython 3.11 ends the process.
-        for key in islice(self, REPR_ENTRIES):
-            shown.append(f"{key!r}: {self[key]!r}")
-        if len(self) > REPR_ENTRIES:
-            shown.append(f"... {len(self) - REPR_ENTRIES} more")
+        for key in islice(entries, REPR_ENTRIES):
+            shown.append(f"{key!r}: {entries[key]!r}")
+        if len(entries) > REPR_ENTRIES:
+            shown.append(f"... {len(entries) - REPR_ENTRIES} more")
         return f"{type(self).__name__}({{{', '.join(shown)}}})"
 
 

@@ -78,10 +78,10 @@ cdef object come_out(Entries record, keep_input, copy, form):
                 if metadata is not None:
                     state_dict._metadata = metadata
             views = release(names, arrays, copy, form)
-        except BaseException:
+        except BaseException as error:
             for i in range(len(names)):
                 entries[names[i]] = arrays[i]
-            put_first(record, entries)
+            put_first(record, entries, error)
             raise
         set_metadata(record, None)
     if form is None:

@@ -186,19 +186,22 @@ static void flatrecord_abandon(void *work)
     flatrecord_settle((flatrecord_work *)work);
 }
 
-/* With the GIL: do pieces for some milliseconds without it.
+/* With the GIL: do pieces for some milliseconds without it, then look for signals. -1 with an exception set where a handler raises.
  *
- * A daemon thread that wants the GIL back when the interpreter has ended is ended there and then (up to CPython 3.13). The job is on its
- * stack, so nobody may be at it any more. */
-static void flatrecord_slice(flatrecord_work *work, int milliseconds)
+ * A daemon thread that wants the GIL back when the interpreter has ended is ended there and then (up to CPython 3.13); also from within
+ * the look for signals, which may collect garbage and so run anything. The job is on its stack, so nobody may be at it any more. */
+static int flatrecord_slice(flatrecord_work *work, int milliseconds)
 {
+    volatile int failed;
     PyThreadState *state = PyEval_SaveThread();
     const int64_t until = flatrecord_milliseconds() + milliseconds;
     while (flatrecord_milliseconds() < until && flatrecord_one_piece(work))
         ;
     pthread_cleanup_push(flatrecord_abandon, work);
     PyEval_RestoreThread(state);
+    failed = PyErr_CheckSignals();
     pthread_cleanup_pop(0);
+    return failed;
 }
 
 #else /* without POSIX threads, everybody works alone */
@@ -232,13 +235,14 @@ static inline int flatrecord_settle(flatrecord_work *work)
     return 0;
 }
 
-static inline void flatrecord_slice(flatrecord_work *work, int milliseconds)
+static inline int flatrecord_slice(flatrecord_work *work, int milliseconds)
 {
     PyThreadState *state = PyEval_SaveThread();
     const int64_t until = flatrecord_milliseconds() + milliseconds;
     while (flatrecord_milliseconds() < until && flatrecord_one_piece(work))
         ;
     PyEval_RestoreThread(state);
+    return PyErr_CheckSignals();
 }
 
 #endif

@@ -5,8 +5,6 @@ those of a pool (`workers.h`). That thread alone handles signals: every 25 ms it
 others go on. An interrupt waits for the pieces under way and never for the job.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
-
 import os
 
 from . import environment
@@ -20,7 +18,7 @@ cdef extern from "workers.h":
     bint flatrecord_has_pieces(const flatrecord_work *work) noexcept nogil
     void flatrecord_watch_forks() noexcept nogil
     void flatrecord_share(flatrecord_work *work, int helpers) noexcept nogil
-    void flatrecord_slice(flatrecord_work *work, int milliseconds) noexcept
+    int flatrecord_slice(flatrecord_work *work, int milliseconds) except -1
     bint flatrecord_settle(flatrecord_work *work) noexcept nogil
 
 flatrecord_watch_forks()
@@ -66,7 +64,6 @@ cdef int do_pieces(Piece piece, void *job, Py_ssize_t count) except -1:
             flatrecord_share(&work, helpers)
             while flatrecord_has_pieces(&work):
                 flatrecord_slice(&work, SLICE)
-                PyErr_CheckSignals()
         finally:
             with nogil:
                 again = flatrecord_settle(&work)

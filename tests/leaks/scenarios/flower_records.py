@@ -65,7 +65,7 @@ def refused_by_arrays():
         (content.replace(b"float64", b"float32"), {**children, "x": chunk}),
         (content, {next(iter(children)): CORE}),
     ):
-        with refused(Exception):
+        with refused(ValueError):
             Array.inflate(wrong, those)
     with refused(ValueError, "corrupted"):
         Array.inflate(content, {name: type(chunk)(memoryview(b"1234")) for name in children})
