@@ -1,7 +1,7 @@
 /* Lets the n-th call of the C library go wrong in the process that it is preloaded into.
 
-   The variables below say which call and how; a process sets its own (injection.py). What has no effect while `injector_at` is 0
-   costs one comparison. Only calls of the main thread count, unless `injector_everywhere` is set. */
+   The variables below say which call and how; a process sets its own (injection.py). While `injector_at` is 0,
+   a call costs one comparison more. Only calls of the main thread count, unless `injector_everywhere` is set. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -97,11 +97,23 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         super().__setitem__(key, flat(value))
 
     def setdefault(self, key: str, default: Any = None) -> Array:
-        """The Array of `key`; put `default` there first if there is none."""
+        """The Array of `key`; put `default` there first if there is none.
+
+        Raises
+        ------
+        TypeError
+            As `flatrecord.ArrayRecord.setdefault`.
+        """
         return super().setdefault(key, flat(default))  # type: ignore[return-value]
 
     def update(self, other: Any = (), /, **entries: Any) -> None:
-        """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments."""
+        """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `flatrecord.ArrayRecord.update`.
+        """
         pairs = [(key, other[key]) for key in other.keys()] if hasattr(other, "keys") else other
         flattened = [(pair[0], flat(pair[1])) if isinstance(pair, (tuple, list)) and len(pair) == 2 else pair for pair in pairs]
         super().update(flattened, **{key: flat(value) for key, value in entries.items()})

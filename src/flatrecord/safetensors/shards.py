@@ -35,7 +35,8 @@ def weight_map(path: str) -> dict[str, str]:
             raise fault("the index has no weight_map")
         for name, file_name in found.items():
             # A path would let whoever wrote the index have any file read.
-            if not isinstance(file_name, str) or os.path.basename(file_name) != file_name or file_name in ("", ".", "..") or "\0" in file_name:
+            is_name = isinstance(file_name, str) and os.path.basename(file_name) == file_name and "\0" not in file_name
+            if not is_name or file_name in ("", ".", ".."):
                 raise fault(f"key {name!r:.80} should be in {file_name!r:.80}, which is not the name of a file beside the index")
         return found
 

@@ -1,10 +1,9 @@
 """Tensors that cannot become Arrays, Arrays that cannot become tensors, and containers that fail while tensors leave them."""
 
-from collections import OrderedDict
-
 import numpy as np
 import torch
 from _measuring import each, refused, report, turn
+from containers import Stubborn
 from torch import nn
 
 from flatrecord import Array, ParametersRecord
@@ -52,20 +51,11 @@ def no_room():
         ParametersRecord({"a": torch.zeros(3), "b": torch.zeros(1).expand(1 << 50), "c": torch.zeros(3)})
 
 
-class Stubborn(OrderedDict):
-    """Refuses to let go of one key."""
-
-    def __delitem__(self, key):
-        if key == "b":
-            raise RuntimeError("never")
-        super().__delitem__(key)
-
-
 @turn(turns=TURNS)
 def a_container_that_fails():
     base = torch.arange(50.0)
     source = Stubborn(
-        a=torch.zeros(3), b=torch.zeros(3), c=base[1:], d=base[:-1], e=torch.arange(50.0)[1:], f=torch.zeros(4, 6)[::2, ::3],
+        a=torch.zeros(3), layer1=torch.zeros(3), c=base[1:], d=base[:-1], e=torch.arange(50.0)[1:], f=torch.zeros(4, 6)[::2, ::3],
         g=torch.zeros(3, dtype=torch.complex64).conj(), h=nn.Parameter(torch.zeros(3)),
     )  # fmt: skip
     with refused(RuntimeError, "never"):

@@ -26,7 +26,6 @@ def let_go_of_what_comes():
 threading.Thread(target=let_go_of_what_comes, daemon=True).start()
 
 
-
 @turn
 def small():
     given.put([Array(SMALL), Array(SMALL, copy=False), Array("", [4], "", bytearray(4)), ParametersRecord([np.arange(3.0)])])
