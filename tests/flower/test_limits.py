@@ -57,7 +57,7 @@ def test_an_array_that_names_one_chunk_again_and_again(most):
     most(10 * MIB)
     assert pull(CHUNK_OF_ZEROS, array).nbytes == 10 * MIB
     most(10 * MIB - 1)
-    refusal = "its arrays would take 10,485,760 bytes or more, and a message may take 10,485,759: FLATRECORD_MESSAGE_MIB"
+    refusal = "the arrays of the message would take 10,485,760 bytes or more, and a message may take 10,485,759: FLATRECORD_MESSAGE_MIB"
     with pytest.raises(ValueError, match=refusal):
         pull(CHUNK_OF_ZEROS, array)
 
@@ -123,7 +123,7 @@ def test_what_is_really_sent_counts_as_it_comes(most):
         asked.append(name)
         return by_name[name]
 
-    with pytest.raises(ValueError, match="what has come of it, .* takes 3,145,788 bytes or more, and a message may take 3,145,728"):
+    with pytest.raises(ValueError, match="what has come of the message, .* take 3,145,788 bytes or more, and a message may take 3,145,728"):
         pull_objects(list(by_name), pull_one, max_concurrent_pulls=1)
     assert len(asked) < len(contents)
 
@@ -136,7 +136,7 @@ def test_room_for_what_is_still_to_come_counts(most):
         contents += [head("ArrayChunk", (), len(header) + 1) + header + bytes([i]), head("None", (), 1) + bytes([i])]
     found = {get_object_id(content): content for content in contents}
     most(40 * MIB)
-    with pytest.raises(ValueError, match="what is still to come of arrays, takes 4"):
+    with pytest.raises(ValueError, match="the room for the rest of its arrays, take 4"):
         pull_objects(list(found), found.__getitem__)
 
 
@@ -145,7 +145,7 @@ def test_a_chunk_that_is_announced_again_and_again(most):
     header = Array(np.zeros(100 * CHUNK - 128, "u1")).segments()[0]
     first = head("ArrayChunk", (), CHUNK) + header + bytes(CHUNK - len(header))
     most(20 * CHUNK)
-    with pytest.raises(ValueError, match="what is still to come of arrays, takes"):
+    with pytest.raises(ValueError, match="the room for the rest of its arrays, take"):
         pull_objects([get_object_id(first)] * 100, lambda name: first)
 
 
@@ -163,7 +163,7 @@ def test_what_is_next_to_nothing_counts_too(monkeypatch, nbytes):
     chunk = head("ArrayChunk", (), nbytes) + bytes(nbytes)
     monkeypatch.setattr(limits, "BESIDE", 0)
     monkeypatch.setattr(limits, "MOST", 300 * limits.NAMED)
-    with pytest.raises(ValueError, match="its arrays would take"):
+    with pytest.raises(ValueError, match="the arrays of the message would take"):
         pull(chunk, array_of(chunk, 301))
     array = array_of(chunk, 10)
     assert len(pull(chunk, array, record_of(array, 200))) == 200
@@ -187,7 +187,7 @@ def test_nothing_is_allocated_for_what_is_refused(most):
     array = array_of(chunk, 200)
     record = record_of(array, 100)
     most(1 << 30)
-    with measure_peak() as peak, pytest.raises(ValueError, match="its arrays, some of which are there several times"):
+    with measure_peak() as peak, pytest.raises(ValueError, match="the arrays of the message, some of which are there several times"):
         pull(chunk, array, record)
     assert peak.nbytes < CHUNK + MIB
 

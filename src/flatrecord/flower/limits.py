@@ -75,7 +75,7 @@ def check_arrays(contents: Mapping[str, bytes]) -> None:
             continue
         sizes[object_id] = sum(chunks)
         total += sizes[object_id] + NAMED * len(chunks)
-        check(total, "its arrays would take")
+        check(total, "the arrays of the message would take")
     for object_id in found["ArrayRecord"]:
         try:
             named = list(fields(contents[object_id], "ArrayRecord").values())
@@ -83,7 +83,7 @@ def check_arrays(contents: Mapping[str, bytes]) -> None:
         except (KeyError, TypeError, ValueError):
             continue
         total += again + NAMED * len(named)
-        check(total, "its arrays, some of which are there several times, would take")
+        check(total, "the arrays of the message, some of which are there several times, would take")
 
 
 def _chunks_of(content: bytes) -> Iterator[str]:

@@ -224,7 +224,7 @@ class Arrivals:
             raise ObjectRefusedError(object_id, str(error)) from error
 
     def _hold(self, nbytes: int) -> None:
-        limits.check(self._held + nbytes, "what has come of it, and what is still to come of arrays, takes")
+        limits.check(self._held + nbytes, "what has come of the message, and the room for the rest of its arrays, take")
         self._held += nbytes
 
     def _place(self, object_id: str) -> None:
