@@ -11,7 +11,13 @@ from flatrecord import ParametersRecord
 
 def npy(array: np.ndarray) -> bytes:
     """What ``numpy.save`` writes, and ``numpy.load`` reads: void for float8_e5m2 and complex32."""
+    array = np.array(as_void(array), order="A").view(array.dtype) if array.dtype.names == () else array
     return saved(array).replace(b"{'descr': '<f1'", b"{'descr': '|V1'").replace(b"{'descr': '<W4'", b"{'descr': '|V4'")
+
+
+def as_void(array: np.ndarray) -> np.ndarray:
+    """`array`; one of a structure without fields as void, since NumPy copies field by field, and so leaves what it finds."""
+    return array.view((np.void, array.itemsize)) if array.dtype.names == () else array
 
 
 def saved(array: np.ndarray) -> bytes:

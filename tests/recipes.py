@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from aliasing import shown
-from arrays import ALL_DTYPES, LAYOUTS, npy
+from arrays import ALL_DTYPES, LAYOUTS, as_void, npy
 from hypothesis import strategies as st
 
 from flatrecord import Array
@@ -169,7 +169,7 @@ def of_fields(expected: Expected, data: Any = None, copy: bool | None = None, cl
 
 def elements(expected: Expected) -> bytes:
     """The elements in C order, as NumPy reads them."""
-    return np.load(io.BytesIO(expected.data)).tobytes()
+    return as_void(np.load(io.BytesIO(expected.data))).tobytes()
 
 
 def subclassed(array: np.ndarray, number: int) -> np.ndarray:

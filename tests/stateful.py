@@ -583,7 +583,7 @@ def as_in_a_file(wanted: Expected) -> Expected:
     """What becomes of an Array in a safetensors file: row-major and little-endian, if the format has its dtype."""
     try:
         dtype = np.dtype(wanted.dtype)
-    except (TypeError, SyntaxError):  # a structure
+    except (TypeError, ValueError, SyntaxError):  # a structure
         dtype = np.dtype("V1")
     if not wanted.readable or str(dtype.newbyteorder("<")) not in SAFETENSORS.values():
         return replace(wanted, family=None)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import ml_dtypes
 import numpy as np
 import pytest
-from arrays import PADDED, npy, saved
+from arrays import PADDED, as_void, npy, saved
 
 from flatrecord import Array, array_from_numpy
 from flatrecord._core.array import _rebuild
@@ -32,6 +32,15 @@ def bits(array: np.ndarray) -> tuple:
 def test_data_is_what_numpy_saves(dtype, layout):
     array = layout(dtype)
     assert Array(array).data == npy(array)
+
+
+def test_bytes_without_fields(layout):
+    """What NumPy makes of a memoryview on void, and copies nothing of: we copy bytes."""
+    given = layout(np.dtype("V7"))
+    array = np.asarray(memoryview(given))
+    assert array.dtype.names == () and as_void(array).tobytes() == given.tobytes()
+    assert Array(array).data == npy(array)
+    assert as_void(Array(array).numpy()).tobytes() == given.tobytes()
 
 
 def test_numpy_gives_back_dtype_shape_order_and_values(dtype, layout):
