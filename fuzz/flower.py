@@ -171,7 +171,8 @@ def pull(announced: list[str], contents: dict[str, bytes]) -> InflatableObject:
     *others, root = announced
     tree = ObjectTree(object_id=root, children=[ObjectTree(object_id=name) for name in others])
     # In one thread, so that an input always does the same.
-    with patch.multiple(pulling, Landing=counted, together=lambda work, count, name: work(0)), patch.multiple(limits, MOST=MOST, BESIDE=0, NAMED=0):
+    one_thread = patch.multiple(pulling, Landing=counted, together=lambda work, count, name: work(0))
+    with one_thread, patch.multiple(limits, MOST=MOST, BESIDE=0, NAMED=0):
         return pull_and_inflate_object_from_tree(tree, contents.__getitem__, lambda _: None)
 
 

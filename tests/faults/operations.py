@@ -493,7 +493,7 @@ def file_operations(folder: Folder) -> list[Operation]:
     found = [
         *(Operation(f"save {entries.__name__} {keep} {checksum}", partial(saved, folder, entries, keep, checksum), threads=checksum)
           for entries in (several, odd) for keep in BOTH for checksum in BOTH),
-        *(Operation(f"load {mmap}", partial(from_file, folder, "load", mmap=mmap), maps=True) for mmap in BOTH),
+        *(Operation(f"load {mmap}", partial(from_file, folder, "load", mmap=mmap), maps=mmap) for mmap in BOTH),
         Operation("inspect", partial(from_file, folder, "inspect")),
         Operation("verify", partial(verified, folder), threads=True, maps=True),
         *(Operation(f"write {keep}", partial(sent, keep)) for keep in BOTH),
