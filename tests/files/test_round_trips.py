@@ -7,32 +7,13 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import safetensors.torch
-import torch
 from arrays import PADDED, filled, npy
-from files.written import entry, file_of, header_of
+from files.written import WAYS, back, entry, file_of, header_of
 
 import flatrecord.safetensors
 from flatrecord import Array, ArrayRecord, ParametersRecord, array_from_numpy
-from flatrecord.safetensors import inspect, load, read, save, write
+from flatrecord.safetensors import inspect, load, read, save
 from profiling.models import real_weights
-
-WAYS = ["mapped", "read", "stream"]
-
-
-def back(way: str, source, path, **options) -> ParametersRecord:
-    """What comes out of a file, or out of a stream, into which `source` was written."""
-    if way == "stream":
-        stream = io.BytesIO()
-        count = write(source, stream, **options)
-        assert count == stream.tell()
-        stream.seek(0)
-        record = read(stream)
-        assert stream.read() == b""
-        return record
-    count = save(source, path, **options)
-    assert count == path.stat().st_size
-    return load(path, mmap=way == "mapped")
 
 
 def check_same(found: np.ndarray, wanted: np.ndarray) -> None:
@@ -102,32 +83,6 @@ def test_padded_structures(tmp_path):
     array = filled((3,), PADDED)
     save({"x": array}, tmp_path / "x")
     assert np.array_equal(load(tmp_path / "x")["x"].numpy(), array)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_tensors(way, tmp_path):
-    state_dict = {
-        "weight": torch.arange(6.0).reshape(2, 3).T,
-        "brain": torch.ones(3, dtype=torch.bfloat16),
-        "conjugate": torch.tensor([1 + 2j]).conj(),
-        "wide conjugate": torch.tensor([1 + 2j], dtype=torch.complex128).conj(),
-        "strided": torch.arange(10).to(torch.complex128)[::3],
-        "expanded": torch.ones(1, 3).expand(4, 3),
-        "parameter": torch.nn.Parameter(torch.ones(2)),
-    }
-    record = back(way, state_dict, tmp_path / "x")
-    assert len(state_dict) == 7
-    for name, tensor in record.to_torch_state_dict().items():
-        assert torch.equal(tensor, state_dict[name].detach()) and tensor.dtype == state_dict[name].dtype
-
-
-def test_every_tensor_dtype(tmp_path):
-    from flatrecord.dtypes import TORCH
-
-    for name in TORCH:
-        tensor = torch.zeros(8, dtype=torch.uint8).view(getattr(torch, name)) if name != "complex128" else torch.zeros(1, dtype=torch.complex128)
-        save({"x": tensor}, tmp_path / "x")
-        assert torch.equal(load(tmp_path / "x")["x"].torch().view(torch.uint8), tensor.view(torch.uint8))
 
 
 # ------------------------------------------------------------------------------------ block by block
@@ -226,33 +181,6 @@ def test_the_other_library_reads_ours_as_numpy(tmp_path):
         assert file.metadata() == {"who": "wé"}
 
 
-def test_the_other_library_reads_ours_as_torch(tmp_path):
-    names = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float16", "complex64", "bool", "uint16"]
-    source = {name: torch.randint(0, 2, (8, 8), dtype=torch.uint8).view(getattr(torch, name)) for name in names}
-    ParametersRecord.from_torch_state_dict(source, keep_input=True).save(tmp_path / "x")
-    for found in (safetensors.torch.load_file(tmp_path / "x"), safetensors.torch.load((tmp_path / "x").read_bytes())):
-        for name, tensor in source.items():
-            assert found[name].dtype == tensor.dtype
-            assert torch.equal(found[name].view(torch.uint8), tensor.view(torch.uint8))
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_we_read_the_other_librarys(way, tmp_path):
-    names = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float16", "float32", "int64", "bool", "complex64"]
-    source = {name: torch.randint(0, 2, (8, 8), dtype=torch.uint8).view(getattr(torch, name)) for name in names}
-    source |= {"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3)}
-    safetensors.torch.save_file(source, tmp_path / "x", {"format": "pt"})
-    if way == "stream":
-        with open(tmp_path / "x", "rb") as stream:
-            record = read(stream)
-    else:
-        record = load(tmp_path / "x", mmap=way == "mapped")
-    assert record.keys() == source.keys()
-    for name, tensor in record.to_torch_state_dict().items():
-        assert tensor.dtype == source[name].dtype and tensor.shape == source[name].shape
-        assert tensor.numel() == 0 or torch.equal(tensor.view(-1).view(torch.uint8), source[name].view(-1).view(torch.uint8))
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_a_real_model(way, tmp_path):
     with safetensors.safe_open(real_weights(), "np") as file:
@@ -268,8 +196,6 @@ def test_a_real_model(way, tmp_path):
     if way != "stream":
         theirs = safetensors.numpy.load_file(tmp_path / "x.safetensors")
         assert all(np.array_equal(theirs[name], array) for name, array in reference.items())
-        tensors = safetensors.torch.load_file(tmp_path / "x.safetensors")
-        assert all(np.array_equal(tensors[name].numpy(), array) for name, array in reference.items())
 
 
 # ---------------------------------------------------------------------------------------- classes, keys
@@ -308,18 +234,6 @@ def test_what_is_mapped_is_shared_and_what_is_read_is_not(tmp_path):
     (array,) = mapped.to_numpy_ndarrays(keep_input=False)
     array += 1
     assert load(tmp_path / "x")["x"].numpy()[0] == 0
-
-
-def test_writing_to_a_tensor_on_a_mapped_array_is_torchs_error_and_never_the_files(tmp_path):
-    save({"x": np.arange(1000.0)}, tmp_path / "x")
-    before = (tmp_path / "x").read_bytes()
-    record = load(tmp_path / "x")
-    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
-        record.to_torch_state_dict()["x"].add_(1)
-    torch.from_dlpack(record["x"])[0] = 7
-    assert (tmp_path / "x").read_bytes() == before
-    with pytest.raises(ValueError, match="read-only|WRITEABLE"):
-        record["x"].numpy().flags.writeable = True
 
 
 def test_a_file_that_is_larger_than_the_memory(tmp_path):

@@ -1,9 +1,13 @@
-"""Safetensors files made by hand, byte for byte, and what is read of ours by hand."""
+"""Safetensors files made by hand, byte for byte; what is read of ours by hand; and the three ways in which a record is written and read."""
 
+import io
 import json
 import os
 import stat
 from pathlib import Path
+
+from flatrecord import ParametersRecord
+from flatrecord.safetensors import load, read, save, write
 
 
 def file_of(header: object, payload: bytes = b"") -> bytes:
@@ -31,3 +35,21 @@ def in_folder(folder: Path) -> list[str]:
 
 def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+WAYS = ["mapped", "read", "stream"]
+
+
+def back(way: str, source, path, **options) -> ParametersRecord:
+    """What comes out of a file, or out of a stream, into which `source` was written."""
+    if way == "stream":
+        stream = io.BytesIO()
+        count = write(source, stream, **options)
+        assert count == stream.tell()
+        stream.seek(0)
+        record = read(stream)
+        assert stream.read() == b""
+        return record
+    count = save(source, path, **options)
+    assert count == path.stat().st_size
+    return load(path, mmap=way == "mapped")
