@@ -1,11 +1,14 @@
 """Build switches and the list of extensions; everything else stands in pyproject.toml."""
 
+import gzip
 import os
 import sysconfig
+import tarfile
 
 import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 MODULES = (
     *("workers", "copying", "strided", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
@@ -71,6 +74,31 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class SDist(sdist):
+    """`sdist` whose archive depends on nothing but the files and SOURCE_DATE_EPOCH, where that is set."""
+
+    def make_archive(self, base_name: str, format: str, *args: object, **options: object) -> str:
+        path: str = super().make_archive(base_name, format, *args, **options)
+        if "SOURCE_DATE_EPOCH" in os.environ:
+            made_again(path, int(os.environ["SOURCE_DATE_EPOCH"]))
+        return path
+
+
+def made_again(path: str, time: int) -> None:
+    """Write the ``.tar.gz`` at `path` anew: in the order of the names, without owners, everything as old as `time` (seconds since 1970)."""
+    with tarfile.open(path) as archive:
+        members = [(member, archive.extractfile(member) if member.isfile() else None) for member in archive]
+        with open(path + ".new", "wb") as file, gzip.GzipFile("", "wb", mtime=time, fileobj=file) as packed:
+            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as again:
+                for member, content in sorted(members, key=lambda pair: pair[0].name):
+                    member.uid = member.gid = 0
+                    member.uname = member.gname = ""
+                    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+                    member.mtime, member.pax_headers = time, {}
+                    again.addfile(member, content)
+    os.replace(path + ".new", path)
+
+
 extensions = [
     Extension(
         f"flatrecord._core.{name}",
@@ -91,7 +119,7 @@ for extension in extensions:
 
 setup(
     ext_modules=extensions,
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "sdist": SDist},
     options={
         "build": {"build_base": f"build/{variant}"},
         "bdist_wheel": {"py_limited_api": "cp311"} if abi3 else {},
