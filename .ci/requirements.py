@@ -17,7 +17,8 @@ def requirements(extra: str) -> list[str]:
     found = [*table["build-system"]["requires"], *table["project"]["dependencies"]]
     for requirement in table["project"]["optional-dependencies"][extra]:
         if requirement.startswith(own):
-            found += requirements(requirement.removeprefix(own).rstrip("]"))
+            for other in requirement.removeprefix(own).rstrip("]").split(","):
+                found += requirements(other)
         else:
             found.append(requirement)
     return list(dict.fromkeys(found))

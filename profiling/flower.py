@@ -183,7 +183,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         from .standin import Model
     except ImportError as error:
-        console.print(f"[red]{error}: pip install 'flatrecord[test]', or make profile[/]")
+        console.print(f"[red]{error}: pip install 'flatrecord[dev]', or make profile[/]")
         return 2
     try:
         models = {arrays: Model(arrays, options.mib * MIB, options.dtype) for arrays in dict.fromkeys((options.arrays, 1))}
