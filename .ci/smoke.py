@@ -28,7 +28,9 @@ def peak() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-brought = {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names - {"flatrecord", "numpy", "cython_runtime"}
+brought = (
+    {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names - {"flatrecord", "numpy", "cython_runtime"}
+)
 assert not {name for name in brought if not name.startswith("_cython_")}, brought
 where = Path(flatrecord.__file__).parent
 assert "site-packages" in where.parts and not list(where.rglob("*.pyx")), where
@@ -55,4 +57,6 @@ arrays[0] += 1
 top = peak()
 told = "peak not measured here" if base is None or top is None else f"peak {(top - base) / (1 << 30):.2f} times its size"
 assert base is None or top is None or top - base < (1 << 30) + 96 * MIB, told
-print(f"flatrecord {flatrecord.__version__}, Python {sys.version.split()[0]}, NumPy {np.__version__}: 1 GiB through a record and a file, {told}")
+print(
+    f"flatrecord {flatrecord.__version__}, Python {sys.version.split()[0]}, NumPy {np.__version__}: 1 GiB through a record and a file, {told}"
+)

@@ -26,7 +26,9 @@ ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
 MADE = shutil.ignore_patterns(".git", ".venv", "build", "dist", "out", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
 VERSIONS = [(3, minor) for minor in range(11, 15)]
-COMPILERS = re.compile(r"(.*-)?(gcc|g\+\+|cc|c\+\+|c[89]9|cpp|clang|clang\+\+|tcc|as|ld|gold|ld\..*|cython|cythonize|g?make|ninja)(-[\d.]+)?(-gcc)?")
+COMPILERS = re.compile(
+    r"(.*-)?(gcc|g\+\+|cc|c\+\+|c[89]9|cpp|clang|clang\+\+|tcc|as|ld|gold|ld\..*|cython|cythonize|g?make|ninja)(-[\d.]+)?(-gcc)?"
+)
 # The tests that need neither a compiler nor a framework: torch alone would be gigabytes for each Python.
 TESTS = ["@tests/without_frameworks.txt"]
 # All but what compiles something.
@@ -36,8 +38,14 @@ WHOLE = ["tests", *(f"--ignore=tests/{name}" for name in ("faults", "sanitizers"
 def main() -> int:
     """Do all of it; the exit status."""
     parser = argparse.ArgumentParser(prog="make wheel", description="Build, check and try the sdist and the wheel.")
-    parser.add_argument("--with", dest="more", action="append", default=[], metavar="REQUIREMENT", help="what the tests need without its dependencies")
-    parser.add_argument("--whole", action="store_true", help="with this Python, all tests that need no compiler, those of torch and Flower too: half an hour")
+    parser.add_argument(
+        "--with", dest="more", action="append", default=[], metavar="REQUIREMENT", help="what the tests need without its dependencies"
+    )
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="with this Python, all tests that need no compiler, those of torch and Flower too: half an hour",
+    )
     options = parser.parse_args()
     os.environ.setdefault("SOURCE_DATE_EPOCH", _epoch())
     with tempfile.TemporaryDirectory(prefix="flatrecord-wheel-") as name:
@@ -48,7 +56,9 @@ def main() -> int:
         tried = []
         for version, python in _pythons():
             whole = options.whole and python == Path(sys.executable)
-            tried.append(_tried(version, python, f"{wheel}[{'dev' if whole else 'test'}]", WHOLE if whole else TESTS, tree, tools, options.more))
+            tried.append(
+                _tried(version, python, f"{wheel}[{'dev' if whole else 'test'}]", WHOLE if whole else TESTS, tree, tools, options.more)
+            )
     print(f"\n{'Python':10}{'tests':24}seconds", *tried, sep="\n")
     print(*(f"{_digest(path)}  dist/{path.name}" for path in (sdist, wheel)), sep="\n")
     return 0
@@ -92,7 +102,9 @@ def _built(folder: Path) -> tuple[Path, Path]:
         pairs.append((sdist, wheel))
     for first, second in zip(*pairs, strict=True):
         if first.name != second.name or _digest(first) != _digest(second):
-            sys.exit(f"make wheel: two builds with one SOURCE_DATE_EPOCH differ: {first.name} and {second.name}, in {_unlike(first, second)}")
+            sys.exit(
+                f"make wheel: two builds with one SOURCE_DATE_EPOCH differ: {first.name} and {second.name}, in {_unlike(first, second)}"
+            )
     print("both builds are the same, byte for byte")
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
@@ -109,7 +121,9 @@ def _unlike(first: Path, second: Path) -> str:
     contents = []
     for archive in (first, second):
         with tempfile.TemporaryDirectory() as folder:
-            shutil.unpack_archive(archive, folder, "zip" if archive.suffix == ".whl" else "gztar", **({} if archive.suffix == ".whl" else {"filter": "data"}))
+            shutil.unpack_archive(
+                archive, folder, "zip" if archive.suffix == ".whl" else "gztar", **({} if archive.suffix == ".whl" else {"filter": "data"})
+            )
             contents.append({(str(path.relative_to(folder)), _digest(path)) for path in Path(folder).rglob("*") if path.is_file()})
     return ", ".join(sorted({name for name, _ in contents[0] ^ contents[1]})) or "the order, the times or the modes"
 
@@ -170,7 +184,11 @@ def _tried(version: str, python: Path, wheel: str, tests: Sequence[str], tree: P
     with tempfile.TemporaryDirectory(prefix="flatrecord-new-") as name:
         new = Path(name)
         _run(python, "-m", "venv", new)
-        env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "CC", "VIRTUAL_ENV") and not key.startswith("FLATRECORD_")}
+        env = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("PYTHONPATH", "CC", "VIRTUAL_ENV") and not key.startswith("FLATRECORD_")
+        }
         env["PATH"] = f"{new / 'bin'}{os.pathsep}{tools}"
         pip = [new / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
         _run(*pip, wheel, env=env)

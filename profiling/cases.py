@@ -28,9 +28,7 @@ def fill(array: np.ndarray, entry: int) -> None:
 def is_filled(array: np.ndarray, entry: int) -> bool:
     """Whether every bit of an array is what `fill` wrote."""
     raw, tile = array.reshape(-1).view(np.uint8), np.roll(TILE, entry)
-    return all(
-        np.array_equal(raw[start : start + tile.size], tile[: raw.size - start]) for start in range(0, raw.size, tile.size)
-    )
+    return all(np.array_equal(raw[start : start + tile.size], tile[: raw.size - start]) for start in range(0, raw.size, tile.size))
 
 
 def through_a_record(child: Child, model: dict[str, np.ndarray], keep_input: bool, interpreter: int) -> list[np.ndarray]:
@@ -67,9 +65,7 @@ def real(child: Child) -> None:
     arrays = through_a_record(child, model, False, interpreter)
     child.phase("check every bit")
     again = weights().values()
-    child.result(
-        equal=sum(a.tobytes() == b.tobytes() for a, b in zip(arrays, again, strict=True)), left=len(model)
-    )
+    child.result(equal=sum(a.tobytes() == b.tobytes() for a, b in zip(arrays, again, strict=True)), left=len(model))
     child.phase("end")
 
 

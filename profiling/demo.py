@@ -24,15 +24,9 @@ SLACK = 1 << 20  # bytes of the process itself that come and go
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m profiling demo``."""
     parser.epilog = "Where there is no room for the model twice, a smaller one is taken, and the demo says so."
-    parser.add_argument(
-        "--model", choices=LLAMAS, default=DEFAULT, help="names and shapes of the large model (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--gib", type=size, default=0.0, help="about this size instead of the model's own, by more or fewer layers"
-    )
-    parser.add_argument(
-        "--picture", type=png, default=OUT / "memory.png", help="where the PNG goes (default: profiling/out/memory.png)"
-    )
+    parser.add_argument("--model", choices=LLAMAS, default=DEFAULT, help="names and shapes of the large model (default: %(default)s)")
+    parser.add_argument("--gib", type=size, default=0.0, help="about this size instead of the model's own, by more or fewer layers")
+    parser.add_argument("--picture", type=png, default=OUT / "memory.png", help="where the PNG goes (default: profiling/out/memory.png)")
 
 
 def size(text: str) -> float:
@@ -119,9 +113,7 @@ def main(options: argparse.Namespace) -> int:
     console.print("torch: a state_dict of bfloat16 tensors; the others: float32 ndarrays.")
     for title, flag, seen in runs:
         result = seen.result
-        console.print(
-            f"{title}, keep_input={flag}: {result['equal']} of {result['entries']} arrays bit-equal", soft_wrap=True
-        )
+        console.print(f"{title}, keep_input={flag}: {result['equal']} of {result['entries']} arrays bit-equal", soft_wrap=True)
     lines = [(seen, f"keep_input={flag}") for _, flag, seen in runs[1:3]]
     memory_over_time(lines, model.name, model.nbytes, options.picture)
     console.print(f"Memory over time: {shown(options.picture)}", soft_wrap=True)

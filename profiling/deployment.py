@@ -83,9 +83,7 @@ class Environment:
         The folder of the packages (purelib), empty but for what is written here.
     """
 
-    def __init__(
-        self, folder: Path, *, flat: bool = False, quick: bool = False, variables: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, flat: bool = False, quick: bool = False, variables: Mapping[str, str] | None = None) -> None:
         venv.EnvBuilder(symlinks=True).create(folder)
         self.flat, self.quick = flat, quick
         self.scripts = Path(folder).absolute() / "bin"

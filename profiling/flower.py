@@ -60,20 +60,12 @@ UNTIL = {"": "before it asked for its message", "asked": "while it received", "p
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m profiling flower``."""
     parser.add_argument("--mib", type=int, default=2048, help="size of the model in MiB (default: %(default)s)")
-    parser.add_argument(
-        "--arrays", type=int, default=64, help="arrays of the first model; the second is one array (default: %(default)s)"
-    )
+    parser.add_argument("--arrays", type=int, default=64, help="arrays of the first model; the second is one array (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
     parser.add_argument("--passes", type=int, default=2, help="times that each library has its turn (default: %(default)s)")
-    parser.add_argument(
-        "--unchanged", action="store_true", help="the app is the one for stock Flower in both: what enabling alone does"
-    )
-    parser.add_argument(
-        "--latency-ms", type=float, default=0.0, help="how much later each answer comes, as from far away (default: none)"
-    )
-    parser.add_argument(
-        "--limit-gib", type=float, default=0.0, help="kill a process that takes more memory; stock may, ours must not"
-    )
+    parser.add_argument("--unchanged", action="store_true", help="the app is the one for stock Flower in both: what enabling alone does")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="how much later each answer comes, as from far away (default: none)")
+    parser.add_argument("--limit-gib", type=float, default=0.0, help="kill a process that takes more memory; stock may, ours must not")
 
 
 @dataclass
@@ -215,9 +207,7 @@ def main(options: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------ the processes
 
 
-def _measured(
-    console: Console, models: dict[int, Model], options: argparse.Namespace, limit: int, folder: Path
-) -> list[Case]:
+def _measured(console: Console, models: dict[int, Model], options: argparse.Namespace, limit: int, folder: Path) -> list[Case]:
     """Every case, each round in a fresh process; the two libraries take turns.
 
     Raises
@@ -349,7 +339,12 @@ def run(
         outcome.seen = standin.seen
         process = subprocess.Popen(
             [environment.scripts / command[0], *command[1:]],
-            cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             ended = _awaited(process, task, limit, outcome, lambda: watch(standin))

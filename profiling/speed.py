@@ -135,9 +135,7 @@ def entries(found: Found) -> None:
     found.aim("entries: at most 200 bytes each", most, most <= 200, " B")
 
 
-SECTIONS: dict[str, Callable[[Found], None]] = {
-    section.__name__: section for section in (copies, strided, sizes, hashes, rounds, entries)
-}
+SECTIONS: dict[str, Callable[[Found], None]] = {section.__name__: section for section in (copies, strided, sizes, hashes, rounds, entries)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

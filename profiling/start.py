@@ -64,4 +64,6 @@ def _imports(console: Console, rounds: int) -> None:
             printed = subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True).stdout
             found.append([float(word) for word in printed.split()])
     numpy, ours = map(median, zip(*found, strict=True))
-    console.print(f"import flatrecord: {1000 * ours:.1f} ms after NumPy, which takes {1000 * numpy:.1f}: {ours / numpy:.3f} times", highlight=False)
+    console.print(
+        f"import flatrecord: {1000 * ours:.1f} ms after NumPy, which takes {1000 * numpy:.1f}: {ours / numpy:.3f} times", highlight=False
+    )

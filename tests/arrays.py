@@ -72,9 +72,7 @@ NUMPY_DTYPES = [
 # Apart from the others, because NumPy leaves the gaps of a copy uninitialised, so its bytes differ.
 PADDED = np.dtype({"names": ["x", "y"], "formats": ["i1", "f8"], "offsets": [1, 8], "itemsize": 20})
 ML_DTYPES = sorted(
-    name
-    for name in dir(ml_dtypes)
-    if isinstance(getattr(ml_dtypes, name), type) and issubclass(getattr(ml_dtypes, name), np.generic)
+    name for name in dir(ml_dtypes) if isinstance(getattr(ml_dtypes, name), type) and issubclass(getattr(ml_dtypes, name), np.generic)
 )
 ALL_DTYPES = [np.dtype(d) for d in NUMPY_DTYPES] + [np.dtype(getattr(ml_dtypes, name)) for name in ML_DTYPES]
 

@@ -52,9 +52,7 @@ class Records(Model):
 
     # ---------------------------------------------------------------------------------------------- into a record
 
-    @initialize(
-        values=st.lists(st.tuples(KEYS, recipes), min_size=1, max_size=4), keep_input=st.booleans(), copy=COPIES, number=NUMBERS
-    )
+    @initialize(values=st.lists(st.tuples(KEYS, recipes), min_size=1, max_size=4), keep_input=st.booleans(), copy=COPIES, number=NUMBERS)
     def construct_the_first(self, values: list[Any], keep_input: bool, copy: bool | None, number: int) -> None:
         source, items = self.source(values, "dict", number)
         self.put_in(self.some_class(number), source, items, "dict", keep_input, copy, number)
@@ -67,9 +65,7 @@ class Records(Model):
         number=NUMBERS,
         odd=st.sampled_from([None, None, None, None, "wrong key", "odd key"]),
     )
-    def construct(
-        self, values: list[Any], container: str, keep_input: bool, copy: bool | None, number: int, odd: str | None
-    ) -> None:
+    def construct(self, values: list[Any], container: str, keep_input: bool, copy: bool | None, number: int, odd: str | None) -> None:
         source, items = self.source(values, container, number)
         if odd is not None and items and container in ("dict", "OrderedDict", "UserDict"):
             key = next(iter(items))

@@ -42,7 +42,11 @@ def test_what_the_extras_bring():
 def test_every_extra_that_we_tell_people_to_install_is_one():
     told = set()
     package = Path(flatrecord.__file__).parent
-    for path in [*package.rglob("*.py"), *Path(__file__).parent.parent.glob("*.md"), *Path(__file__).parent.parent.glob("[de][xo]*/**/*.md")]:
+    for path in [
+        *package.rglob("*.py"),
+        *Path(__file__).parent.parent.glob("*.md"),
+        *Path(__file__).parent.parent.glob("[de][xo]*/**/*.md"),
+    ]:
         told |= {name for names in ADVICE.findall(path.read_text()) for name in names.split(",")}
     assert {"torch", "flower", "cli", "profile"} - {"torch", "flower"} <= told <= EXTRAS
 

@@ -24,7 +24,9 @@ def built(tmp_path_factory):
     """The wheel that is built from the sdist that is built from this tree."""
     out, tree = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("tree")
     # Of a copy, so that a build of this tree may go on at the same time.
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", ".*_cache"), dirs_exist_ok=True)
+    shutil.copytree(
+        ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", ".*_cache"), dirs_exist_ok=True
+    )
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(tree)]
     switches = {name: "0" for name in os.environ if name.startswith("FLATRECORD_")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env={**os.environ, **switches})

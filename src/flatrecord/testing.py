@@ -99,9 +99,7 @@ def measure_peak(*, resident: bool = False) -> AbstractContextManager[Peak]:
     return _Block(_measured(resident))
 
 
-def assert_flat(
-    model_bytes: int, tolerance: float = 0.05, *, copies: float = 0, resident: bool = False
-) -> AbstractContextManager[Peak]:
+def assert_flat(model_bytes: int, tolerance: float = 0.05, *, copies: float = 0, resident: bool = False) -> AbstractContextManager[Peak]:
     """Assert that a block makes no more copies of a model than it should.
 
     Parameters
@@ -234,7 +232,9 @@ def _started(path: Path) -> Any:
     try:
         tracker.__enter__()
     except RuntimeError:
-        raise RuntimeError("memray is tracking this process already (memray run, pytest --memray or flatrecord profile): two cannot") from None
+        raise RuntimeError(
+            "memray is tracking this process already (memray run, pytest --memray or flatrecord profile): two cannot"
+        ) from None
     return tracker
 
 

@@ -24,9 +24,7 @@ import torch
 from ._core.foreign import Loan, Memory
 from .dtypes import TORCH, numpy_dtype
 
-_NUMPY = {
-    getattr(torch, name): dtype for name in TORCH if hasattr(torch, name) and (dtype := numpy_dtype(name)) is not None
-}
+_NUMPY = {getattr(torch, name): dtype for name in TORCH if hasattr(torch, name) and (dtype := numpy_dtype(name)) is not None}
 _TORCH = {dtype: ours for ours, dtype in _NUMPY.items()}
 _T = TypeVar("_T")
 
@@ -343,9 +341,7 @@ class Form:
             storage = self._storage(buffer, root, address, nbytes, writable)
             return tensor.set_(storage, offset // descr.itemsize, shape, strides)
 
-    def _storage(
-        self, buffer: object, root: object, address: int, nbytes: int, writable: bool
-    ) -> torch.UntypedStorage:
+    def _storage(self, buffer: object, root: object, address: int, nbytes: int, writable: bool) -> torch.UntypedStorage:
         # What stays with the record is never shown as the storage it was: torch may resize that, or move
         # it to shared memory.
         if writable and isinstance(root, StorageMemory) and root.address == address:

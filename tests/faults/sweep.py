@@ -109,6 +109,7 @@ class Calls:
         outcome.fired = injector.fired > 0
         return outcome
 
+
 class Lines:
     """A KeyboardInterrupt at the n-th line of the package's own Python code, with which no real one can compete."""
 
@@ -139,6 +140,7 @@ class Lines:
         except BaseException as error:
             outcome.failed(error, keep)
         return outcome
+
 
 def failing(groups: int, code: int) -> Calls:
     return Calls(Injector(groups, FAIL, code), OSError, MemoryError, code=code)

@@ -101,7 +101,9 @@ HOSTILE |= {
 def described(descr: str, shape: str, dtype: str = "x", sizes: object = (1,)) -> bytes:
     """A file in which four bytes are to be restored by a preamble with this descr and shape."""
     text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n"
-    ours = json.dumps({"serialized": {"a": [dtype, sizes, "numpy.ndarray", NPY + len(text).to_bytes(2, "little").decode("latin-1") + text]}})
+    ours = json.dumps(
+        {"serialized": {"a": [dtype, sizes, "numpy.ndarray", NPY + len(text).to_bytes(2, "little").decode("latin-1") + text]}}
+    )
     return file_of({"__metadata__": {"flatrecord": ours}, "a": entry(shape=(0,), offsets=(0, 0))})
 
 
@@ -241,7 +243,13 @@ PIECES = [b'"', b"{", b"}", b"[", b"]", b":", b",", b"0", b"9" * 20, b"-1", b"nu
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=some.lists(some.tuples(some.integers(0, len(EXAMPLE)), some.integers(0, 12), some.sampled_from(PIECES) | some.binary(max_size=4)), min_size=1, max_size=4))
+@given(
+    changes=some.lists(
+        some.tuples(some.integers(0, len(EXAMPLE)), some.integers(0, 12), some.sampled_from(PIECES) | some.binary(max_size=4)),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_changed_files(changes, tmp_path):
     data = bytearray(EXAMPLE)
     for at, length, piece in changes:

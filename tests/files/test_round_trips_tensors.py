@@ -32,7 +32,9 @@ def test_tensors(way, tmp_path):
 
 def test_every_tensor_dtype(tmp_path):
     for name in TORCH:
-        tensor = torch.zeros(8, dtype=torch.uint8).view(getattr(torch, name)) if name != "complex128" else torch.zeros(1, dtype=torch.complex128)
+        tensor = (
+            torch.zeros(8, dtype=torch.uint8).view(getattr(torch, name)) if name != "complex128" else torch.zeros(1, dtype=torch.complex128)
+        )
         save({"x": tensor}, tmp_path / "x")
         assert torch.equal(load(tmp_path / "x")["x"].torch().view(torch.uint8), tensor.view(torch.uint8))
 

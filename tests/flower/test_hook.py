@@ -123,7 +123,9 @@ def test_another_release_of_flower_is_left_as_it_is(environment, release):
     with pytest.raises(RuntimeError, match="found " + release):
         command(environment, "enable")
     assert there(environment) == []
-    done = subprocess.run([environment.python, "-c", "import flatrecord.flower"], env=environment.variables(), capture_output=True, text=True)
+    done = subprocess.run(
+        [environment.python, "-c", "import flatrecord.flower"], env=environment.variables(), capture_output=True, text=True
+    )
     assert "ImportError: flatrecord.flower is written for flwr 1.36 to 1.42, found" in done.stderr
 
 

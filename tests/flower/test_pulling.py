@@ -177,9 +177,7 @@ def test_what_was_corrupted_is_refused():
 def test_another_type_is_refused():
     whole = content()
     with pytest.raises(TypeError, match="expected an object of type ConfigRecord, got Message"):
-        pull_and_inflate_object_from_tree(
-            get_object_tree(whole), sent(whole).__getitem__, lambda object_id: None, return_type=ConfigRecord
-        )
+        pull_and_inflate_object_from_tree(get_object_tree(whole), sent(whole).__getitem__, lambda object_id: None, return_type=ConfigRecord)
 
 
 def chunk_of(data: bytes) -> bytes:

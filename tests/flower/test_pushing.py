@@ -296,6 +296,7 @@ def test_the_ids_are_computed_once(monkeypatch):
     from flatrecord.flower import hashing
 
     hashed = []
+
     def digest(pieces, digest=hashing._digest):
         hashed.append(sum(map(len, pieces)))
         return digest(pieces)

@@ -31,7 +31,15 @@ def test_what_a_library_is():
 
 
 def test_the_innermost_line_that_is_no_librarys():
-    stack = [("full", NUMPY, 3), ("loads", STANDARD, 9), ("make", OWN, 5), ("call", NUMPY, 1), ("main", MAIN, 7), ("<module>", MAIN, 9), RUN]
+    stack = [
+        ("full", NUMPY, 3),
+        ("loads", STANDARD, 9),
+        ("make", OWN, 5),
+        ("call", NUMPY, 1),
+        ("main", MAIN, 7),
+        ("<module>", MAIN, 9),
+        RUN,
+    ]
     place, *callers = Place(OWN, 5, "make"), Place(MAIN, 7, "main"), Place(MAIN, 9, "<module>")
     assert blame(stack) == Blame(place, "json.loads", tuple(callers))
 

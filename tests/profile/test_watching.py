@@ -69,7 +69,11 @@ def test_notes_are_read_as_they_were_written(tmp_path, writer):
         file.write('{"call": 9, "na')  # killed in the middle
     notes = read(tmp_path / "notes")
     assert notes.started == {"time": 5.0, "resident": 7} and notes.ended == {}
-    assert [(call.name, call.place, call.nbytes) for call in notes.calls] == [("outer", place, 100), ("inner", None, 0), ("never ends", place, 0)]
+    assert [(call.name, call.place, call.nbytes) for call in notes.calls] == [
+        ("outer", place, 100),
+        ("inner", None, 0),
+        ("never ends", place, 0),
+    ]
     assert notes.model is notes.calls[0] and notes.calls[2].ended == float("inf")
 
 

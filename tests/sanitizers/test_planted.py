@@ -68,7 +68,10 @@ def test_the_sanitizers_find_nothing_where_there_is_no_bug(sanitized):
 
 def test_a_leak_in_a_test_is_found_and_one_while_tests_are_collected_is_not(sanitized, tmp_path):
     test = tmp_path / "test_leak.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "leaks_of_tests", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(test)]
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "leaks_of_tests"),
+        *("-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(test)),
+    ]
     environment = checked.sanitizers()
     test.write_text("import planted\nplanted.leak()\ndef test():\n    pass\n")
     done = run(command, environment, sanitized)

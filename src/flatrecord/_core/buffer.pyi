@@ -1,6 +1,7 @@
 from typing_extensions import disjoint_base
 
 def empty_cache() -> None: ...
+
 @disjoint_base
 class Buffer:
     def __init__(self, /, *args: object, **kwargs: object) -> None: ...

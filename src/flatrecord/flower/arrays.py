@@ -146,10 +146,7 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
             Object ids and chunks, in order; the same id twice where the bytes are the same.
         """
         (ids,) = identify([self])
-        return [
-            (object_id, ArrayChunk.of(self, start, stop, object_id))
-            for object_id, (start, stop) in zip(ids, spans(self), strict=True)
-        ]
+        return [(object_id, ArrayChunk.of(self, start, stop, object_id)) for object_id, (start, stop) in zip(ids, spans(self), strict=True)]
 
     @property
     def children(self) -> dict[str, InflatableObject]:

@@ -91,5 +91,3 @@ def header_of(start: bytes | memoryview, nbytes: int, dtype: str, shape: tuple[i
         return bytes(start[: payload_offset(start, nbytes - len(start), dtype, shape)])
     except ValueError:
         return b""  # kept as they came: `numpy` says what is wrong if it is asked
-
-

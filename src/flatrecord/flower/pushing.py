@@ -73,11 +73,7 @@ def _push(
 ) -> None:
     wanted = [object_id for object_id in objects if object_ids_to_push is None or object_id in object_ids_to_push]
     # All but chunks is small, and is computed from what a record holds before it is consumed.
-    contents = {
-        object_id: objects[object_id].deflate()
-        for object_id in wanted
-        if not isinstance(objects[object_id], _FlowerArrayChunk)
-    }
+    contents = {object_id: objects[object_id].deflate() for object_id in wanted if not isinstance(objects[object_id], _FlowerArrayChunk)}
     consumption = _Consumption([record for record in records if record.consumable], set(wanted))
     sizes = [len(contents[name]) if name in contents else _size(objects[name]) for name in wanted]
     turns = _Turns(wanted, sizes, few)
@@ -119,9 +115,7 @@ class _Turns:
     def next(self, thread: int) -> str | None:
         """The next object for the thread of this number; None if none is left."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._at == len(self._ids) or thread < self._few or self._sizes[self._at] <= SMALL
-            )
+            self._changed.wait_for(lambda: self._at == len(self._ids) or thread < self._few or self._sizes[self._at] <= SMALL)
             if self._at == len(self._ids):
                 return None
             self._at += 1

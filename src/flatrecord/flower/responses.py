@@ -8,9 +8,7 @@ from flwr.supercore.protobuf import client as _client
 _theirs = _client.ProtobufClient._send
 
 
-def send(
-    self: _client.ProtobufClient, context: _client.ProtobufRequestContext, *, stream: bool = False
-) -> httpx.Response:
+def send(self: _client.ProtobufClient, context: _client.ProtobufRequestContext, *, stream: bool = False) -> httpx.Response:
     """Flower's `_send`; cuts the tie between a response and its stream where the response has been read.
 
     httpx has the two refer to each other (`BoundSyncStream` in httpx/_client.py), so that the content of a response, and of

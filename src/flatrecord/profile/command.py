@@ -36,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``flatrecord profile``."""
     parser.add_argument("-m", dest="module", action="store_true", help="the program is a module, as for python -m")
     parser.add_argument("--model-bytes", type=_size, metavar="SIZE", help="size of the model, such as 7.5GiB")
-    parser.add_argument(
-        "--max-ratio", type=_ratio, metavar="N", help=f"exit with status {EXCEEDED} if the peak is more than N models"
-    )
+    parser.add_argument("--max-ratio", type=_ratio, metavar="N", help=f"exit with status {EXCEEDED} if the peak is more than N models")
     parser.add_argument("--plot", type=_picture, metavar="FILE", help=f"write a timeline ({', '.join(PICTURES)})")
-    parser.add_argument("--html", type=_output, metavar="FILE", help="write memray's flame graph of the peak, one file that needs no network")
+    parser.add_argument(
+        "--html", type=_output, metavar="FILE", help="write memray's flame graph of the peak, one file that needs no network"
+    )
     parser.add_argument("--json", type=_output, metavar="FILE", help="write all of it for other programs")
     parser.add_argument("--capture", type=_output, metavar="FILE", help="keep what memray has captured, for its other reporters")
     parser.add_argument(

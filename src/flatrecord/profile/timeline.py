@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 INK, QUIET, PROCESS = "#1f2430", "#7b8494", "#1f2430"
 COLORS = ("#1b7f5c", "#c2452d", "#3d6fb4", "#d99a2b", "#7d5ba6", "#4fa3a5")  # of lines, those that held most at the peak first
 OTHERS = "#c9ced6"
-STYLE: Any = {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET, "svg.fonttype": "none", "text.parse_math": False}
+STYLE: Any = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
 LANES = 12  # calls and phases that are shown
 WIDEST = 60  # characters of a line's source
 

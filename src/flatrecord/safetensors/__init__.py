@@ -210,9 +210,7 @@ def load(
     return _record_of(cls, {name: arrays[name] for name in wanted}, origin)
 
 
-def write(
-    record: Mapping[str, Any], stream: Any, metadata: Mapping[str, str] | None = None, keep_input: bool = True
-) -> int:
+def write(record: Mapping[str, Any], stream: Any, metadata: Mapping[str, str] | None = None, keep_input: bool = True) -> int:
     """Write a record to a stream, in the format of `save`.
 
     Parameters

@@ -219,11 +219,7 @@ def mapped(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, A
     if size == 0:
         return {}
     view = memoryview(_mapping(descriptor, size)).toreadonly()[layout.begin :]
-    return {
-        name: array_from(name, slot, share(view[slot.start : slot.stop]))
-        for name in names
-        for slot in (layout.slots[name],)
-    }
+    return {name: array_from(name, slot, share(view[slot.start : slot.stop])) for name in names for slot in (layout.slots[name],)}
 
 
 def _mapping(descriptor: int, size: int) -> mmap.mmap:

@@ -45,9 +45,7 @@ def little_endian(dtype: np.dtype) -> np.dtype:
     return dtype if dtype.isnative and sys.byteorder == "little" else dtype.newbyteorder("<")
 
 
-DTYPES = {
-    code: little_endian(dtype) for code, name in SAFETENSORS.items() if (dtype := numpy_dtype(name)) is not None
-}
+DTYPES = {code: little_endian(dtype) for code, name in SAFETENSORS.items() if (dtype := numpy_dtype(name)) is not None}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 _BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, **{code: 8 * dtype.itemsize for code, dtype in DTYPES.items()}}
 

@@ -157,8 +157,7 @@ def plan(items: Iterable[tuple[Any, Any]], metadata: dict[str, str]) -> tuple[li
         entries[name] = entry
     starts = arranged({name: (entry.nbytes, entry.itemsize) for name, entry in entries.items()})
     slots = {
-        name: Slot(entry.code, entry.shape, starts[name], starts[name] + entry.nbytes, entry.serialized)
-        for name, entry in entries.items()
+        name: Slot(entry.code, entry.shape, starts[name], starts[name] + entry.nbytes, entry.serialized) for name, entry in entries.items()
     }
     return [entries[name] for name in starts], Layout(slots, metadata)
 

@@ -174,9 +174,7 @@ HOSTILE = {
     "too small for its shape": file_of({"ok": entry(), "a": entry("F32", offsets=(4, 8))}, b"abcdefgh"),
     "overlap": file_of({"a": entry(), "b": entry(offsets=(2, 6))}, b"abcdef"),
     "our metadata broken": file_of({"__metadata__": {"flatrecord": "{"}}),
-    "restored from too little": file_of(
-        {"__metadata__": {"flatrecord": '{"serialized": {"a": ["f4", [1]]}}'}, "a": entry()}, b"abcd"
-    ),
+    "restored from too little": file_of({"__metadata__": {"flatrecord": '{"serialized": {"a": ["f4", [1]]}}'}, "a": entry()}, b"abcd"),
     "restored by a broken preamble": file_of(
         {"__metadata__": {"flatrecord": '{"serialized": {"a": ["float32", [1], "numpy.ndarray", "junk"]}}'}, "a": entry()}, b"abcd"
     ),
