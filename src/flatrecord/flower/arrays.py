@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array as _FlowerArray
 from flwr.app.message.arraychunk import ArrayChunk as _FlowerArrayChunk
@@ -22,10 +22,15 @@ from .hashing import object_ids
 from .landing import Landing, header_of
 from .wire import fields, head, spans
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from typing_extensions import Buffer
+
 FIELDS = ("dtype", "shape", "stype", "data")
 
 
-class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
+class Array(_Array, _FlowerArray):  # type: ignore[misc, override]  # Flower's has fields where ours has properties
     """Array(dtype=None, shape=None, stype=None, data=None, *, ndarray=None, torch_tensor=None, copy=None)
 
     Flower's ``Array`` on compiled storage: an instance of both ``flwr.app.Array`` and `flatrecord.Array`.
@@ -60,20 +65,20 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
     """
 
     # Not in __dict__: an id must not get into a pickle or a deep copy, as borrowed memory may have changed.
-    __slots__ = ("_object_id", "_chunk_ids")
+    __slots__ = ("_chunk_ids", "_object_id")
 
     _object_id: str | None
     _chunk_ids: list[str] | None
 
     def __init__(
         self,
-        dtype: Any = None,
-        shape: Any = None,
+        dtype: NDArray[Any] | Tensor | str | None = None,
+        shape: Sequence[int] | None = None,
         stype: str | None = None,
-        data: Any = None,
+        data: Buffer | None = None,
         *,
-        ndarray: Any = None,
-        torch_tensor: Any = None,
+        ndarray: NDArray[Any] | None = None,
+        torch_tensor: Tensor | None = None,
         copy: bool | None = None,
     ) -> None:
         if torch_tensor is not None:
@@ -82,7 +87,7 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
             if adapter_of(torch_tensor) is not adapter("torch"):
                 raise TypeError(f"torch_tensor must be a torch.Tensor, got {type(torch_tensor).__name__}")
             dtype = torch_tensor
-        super().__init__(dtype, shape, stype, data, ndarray=ndarray, copy=copy)
+        super().__init__(dtype, shape, stype, data, ndarray=ndarray, copy=copy)  # type: ignore[arg-type, misc]  # the core says which go together
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in FIELDS:
@@ -94,9 +99,9 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
             other = flat(other)
         return super().__eq__(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # object says that all have one
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # which nobody need set
     def is_dirty(self) -> bool:
         """bool: whether the object id has to be computed."""
         return getattr(self, "_object_id", None) is None
@@ -117,7 +122,7 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]
         """Let the ids be computed anew when they are asked for: to be called after borrowed memory has changed."""
         self._object_id = self._chunk_ids = None
 
-    def numpy(self, copy: bool | None = None) -> Any:
+    def numpy(self, copy: bool | None = None) -> NDArray[Any]:
         """The array as an ndarray, writable and independent as Flower gives it.
 
         Parameters

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import ItemsView, Iterable, Mapping, Sequence, ValuesView
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
 
-from flwr.app import Array as _FlowerArray
-from flwr.app import ArrayRecord as _FlowerArrayRecord
+from flwr.app import Array as _FlowerArray, ArrayRecord as _FlowerArrayRecord
 from flwr.compat.common.record import ParametersRecord as _FlowerParametersRecord
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_id
 
 from .._core.array import Array as _Array
 from .._core.parts import as_class
-from .._core.record import ArrayRecord as _ArrayRecord
-from .._core.record import ParametersRecord as _ParametersRecord
+from .._core.record import ArrayRecord as _ArrayRecord, ParametersRecord as _ParametersRecord
 from .arrays import Array, flat, identify
 from .wire import fields, head
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsKeysAndGetItem
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from typing_extensions import override
 
-class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
+    from .._core.record import _Value
+
+_Either: TypeAlias = _Array | _FlowerArray
+_T = TypeVar("_T")
+
+
+class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
     """ArrayRecord(array_dict=None, keep_input=True, *, numpy_ndarrays=None, torch_state_dict=None, copy=None)
 
     Flower's ``ArrayRecord`` on compiled storage: an instance of both ``flwr.app.ArrayRecord`` and
@@ -60,11 +69,11 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
 
     def __init__(
         self,
-        array_dict: Any = None,
+        array_dict: Mapping[str, _Value | _FlowerArray] | Sequence[_Value | _FlowerArray] | None = None,
         keep_input: bool = True,
         *,
-        numpy_ndarrays: Any = None,
-        torch_state_dict: Any = None,
+        numpy_ndarrays: list[NDArray[Any]] | tuple[NDArray[Any], ...] | None = None,
+        torch_state_dict: Mapping[str, Tensor] | None = None,
         copy: bool | None = None,
     ) -> None:
         if sum(source is not None for source in (array_dict, numpy_ndarrays, torch_state_dict)) > 1:
@@ -83,7 +92,7 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
             source.clear()
 
     @classmethod
-    def from_array_dict(cls, array_dict: dict[str, _FlowerArray], *, keep_input: bool = True) -> Self:
+    def from_array_dict(cls, array_dict: Mapping[str, _Either], *, keep_input: bool = True) -> Self:
         """Make a record of a dict of Arrays, whose memory is shared: ``ArrayRecord(array_dict)``."""
         return cls(array_dict, keep_input)
 
@@ -91,12 +100,35 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         if isinstance(state, dict):  # what a pickle holds of one of Flower's own
             self.update(state["_data"])
         else:
-            super().__setstate__(state)  # type: ignore[misc]
+            super().__setstate__(state)  # type: ignore[misc]  # of the core, whose stub keeps silent about pickle
 
-    def __setitem__(self, key: str, value: _FlowerArray) -> None:  # type: ignore[override]
+    if TYPE_CHECKING:  # what is in it, of which each of the bases says less
+
+        @override
+        def __getitem__(self, key: str, /) -> Array: ...
+        @overload
+        def get(self, key: str, default: None = None) -> Array | None: ...
+        @overload
+        def get(self, key: str, default: _T) -> Array | _T: ...
+        @override
+        def get(self, key: str, default: object = None) -> object: ...
+        @overload
+        def pop(self, key: str) -> Array: ...
+        @overload
+        def pop(self, key: str, default: _T) -> Array | _T: ...
+        @override
+        def pop(self, key: str, default: object = None) -> object: ...
+        @override
+        def popitem(self) -> tuple[str, Array]: ...
+        @override
+        def values(self) -> ValuesView[Array]: ...
+        @override
+        def items(self) -> ItemsView[str, Array]: ...
+
+    def __setitem__(self, key: str, value: _Either) -> None:
         super().__setitem__(key, flat(value))
 
-    def setdefault(self, key: str, default: Any = None) -> Array:
+    def setdefault(self, key: str, default: _Either | None = None) -> Array:
         """The Array of `key`; put `default` there first if there is none.
 
         Raises
@@ -104,9 +136,9 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         TypeError
             As `flatrecord.ArrayRecord.setdefault`.
         """
-        return super().setdefault(key, flat(default))  # type: ignore[return-value]
+        return super().setdefault(key, flat(default))  # type: ignore[return-value]  # of `array_class`, as all that is in it
 
-    def update(self, other: Any = (), /, **entries: Any) -> None:
+    def update(self, other: SupportsKeysAndGetItem[str, _Either] | Iterable[tuple[str, _Either]] = (), /, **entries: _Either) -> None:
         """Put in the pairs of a mapping, or of an iterable of pairs, and of the keyword arguments.
 
         Raises
@@ -114,11 +146,12 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         TypeError, ValueError
             As `flatrecord.ArrayRecord.update`.
         """
-        pairs = [(key, other[key]) for key in other.keys()] if hasattr(other, "keys") else other
+        given: Any = other
+        pairs = [(key, given[key]) for key in given.keys()] if hasattr(given, "keys") else given
         flattened = [(pair[0], flat(pair[1])) if isinstance(pair, (tuple, list)) and len(pair) == 2 else pair for pair in pairs]
         super().update(flattened, **{key: flat(value) for key, value in entries.items()})
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # which nobody need set
     def is_dirty(self) -> bool:
         """bool: True, as the id of the record itself, which is cheap to compute, is not kept."""
         return True
@@ -128,7 +161,7 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         """str: SHA-256 of the deflated record, in hexadecimal."""
         return get_object_id(self.deflate())
 
-    def to_numpy_ndarrays(self, *, keep_input: bool = True, copy: bool | None = None) -> list[Any]:
+    def to_numpy_ndarrays(self, *, keep_input: bool = True, copy: bool | None = None) -> list[NDArray[Any]]:
         """The record's arrays as a list of ndarrays, in order, writable and independent as Flower gives them.
 
         Parameters
@@ -150,7 +183,7 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
         """
         return super().to_numpy_ndarrays(keep_input=keep_input, copy=_as_flower(keep_input, copy))
 
-    def to_torch_state_dict(self, *, keep_input: bool = True, copy: bool | None = None) -> OrderedDict[str, Any]:
+    def to_torch_state_dict(self, *, keep_input: bool = True, copy: bool | None = None) -> OrderedDict[str, Tensor]:
         """The record's arrays as a state_dict of tensors, in order, free to be trained as Flower gives them.
 
         Parameters
@@ -209,19 +242,19 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):  # type: ignore[misc]
             array = arrays[object_id]
             if not isinstance(array, _Array):
                 raise ValueError(f"key {key!r}: a value must be an Array, got {type(array).__name__}")
-            record[key] = array.__deepcopy__({}) if object_id in seen else array  # type: ignore[assignment]
+            record[key] = array.__deepcopy__({}) if object_id in seen else array
             seen.add(object_id)
         return record
 
 
-class ParametersRecord(ArrayRecord, _FlowerParametersRecord):  # type: ignore[misc]
+class ParametersRecord(ArrayRecord, _FlowerParametersRecord):
     """`ArrayRecord` by the name that Flower had for it before, without Flower's warning.
 
     On the wire it is an ``ArrayRecord``, and comes out as one.
     """
 
 
-def to_flower(record: Mapping[str, Any]) -> ArrayRecord:
+def to_flower(record: Mapping[str, _Either]) -> ArrayRecord:
     """A record of Flower's kind with the Arrays of any other, on the same memory.
 
     Parameters
@@ -238,7 +271,7 @@ def to_flower(record: Mapping[str, Any]) -> ArrayRecord:
     return made
 
 
-def from_flower(record: Mapping[str, _FlowerArray]) -> _ArrayRecord:
+def from_flower(record: Mapping[str, _Either]) -> _ArrayRecord:
     """A `flatrecord.ArrayRecord` with the Arrays of a record of Flower's, on the same memory.
 
     Parameters
@@ -281,5 +314,5 @@ def _own_container(source: Any) -> Any:
     if not isinstance(source, Mapping):
         return [flat(value) for value in source]
     own = OrderedDict((key, flat(source[key])) for key in source)
-    own._metadata = getattr(source, "_metadata", None)  # type: ignore[attr-defined]
+    own._metadata = getattr(source, "_metadata", None)  # type: ignore[attr-defined]  # as torch gives it to state_dicts
     return own

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._core.array import Array
 from .._core.entries import pass_out
@@ -17,14 +17,16 @@ from .._core.errors import add_note
 from .._core.record import ParametersRecord
 from . import shards
 from .checksums import PLACEHOLDER, Hashing
-from .files import PIECE as FILE_PIECE
-from .files import Replacement, Source, mapped
+from .files import PIECE as FILE_PIECE, Replacement, Source, mapped
 from .layout import DTYPES, Layout, check_metadata, encoded
 from .origin import Loaded, Origin
 from .outgoing import Outgoing, plan, transmit
 from .reading import read_layout, read_payloads
-from .streams import PIECE as STREAM_PIECE
-from .streams import Send, file_sender, flush, stream_filler, stream_sender
+from .streams import PIECE as STREAM_PIECE, Send, file_sender, flush, stream_filler, stream_sender
+
+if TYPE_CHECKING:
+    from .._core.record import _Value
+    from .streams import Source as Stream, Target
 
 __all__ = ["Contents", "Entry", "inspect", "load", "read", "save", "write"]
 
@@ -57,7 +59,7 @@ class Contents:
 
 
 def save(
-    record: Mapping[str, Any],
+    record: Mapping[str, _Value],
     path: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
     keep_input: bool = True,
@@ -141,13 +143,17 @@ def save(
         way_back.close()
 
 
+@overload
+def load(path: str | os.PathLike[str], mmap: bool = True, *, keys: Iterable[str] | None = None) -> ParametersRecord: ...
+@overload
+def load(path: str | os.PathLike[str], mmap: bool = True, *, keys: Iterable[str] | None = None, cls: type[_Record]) -> _Record: ...
 def load(
     path: str | os.PathLike[str],
     mmap: bool = True,
     *,
     keys: Iterable[str] | None = None,
-    cls: type[_Record] = ParametersRecord,  # type: ignore[assignment]
-) -> _Record:
+    cls: type[ParametersRecord] = ParametersRecord,
+) -> ParametersRecord:
     """Make a record of a safetensors file, or of a checkpoint in several files.
 
     Parameters
@@ -210,7 +216,7 @@ def load(
     return _record_of(cls, {name: arrays[name] for name in wanted}, origin)
 
 
-def write(record: Mapping[str, Any], stream: Any, metadata: Mapping[str, str] | None = None, keep_input: bool = True) -> int:
+def write(record: Mapping[str, _Value], stream: Target, metadata: Mapping[str, str] | None = None, keep_input: bool = True) -> int:
     """Write a record to a stream, in the format of `save`.
 
     Parameters
@@ -263,12 +269,11 @@ def write(record: Mapping[str, Any], stream: Any, metadata: Mapping[str, str] | 
     return _done_with(record, keep_input, work, lambda items: None)
 
 
-def read(
-    stream: Any,
-    *,
-    limit: int | None = None,
-    cls: type[_Record] = ParametersRecord,  # type: ignore[assignment]
-) -> _Record:
+@overload
+def read(stream: Stream, *, limit: int | None = None) -> ParametersRecord: ...
+@overload
+def read(stream: Stream, *, limit: int | None = None, cls: type[_Record]) -> _Record: ...
+def read(stream: Stream, *, limit: int | None = None, cls: type[ParametersRecord] = ParametersRecord) -> ParametersRecord:
     """Read a record from a stream to which `write` or another safetensors writer has written.
 
     Parameters

@@ -12,7 +12,8 @@ import select
 import socket
 from collections.abc import Callable
 from errno import EAGAIN
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 from .vectored import advance
 
@@ -22,6 +23,34 @@ TLS_WAITS = {"SSLWantReadError": select.POLLIN, "SSLWantWriteError": select.POLL
 SMALL = 64 << 10  # shorter pieces are joined before they go to a stream's write()
 
 Send = Callable[[list[memoryview]], None]
+
+
+class Writable(Protocol):
+    """A stream that bytes are written to."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Write what there is room for, and say how many bytes that were; None if there is no room."""
+        ...
+
+
+class ReadableInto(Protocol):
+    """A stream that reads into memory that it is given."""
+
+    def readinto(self, view: memoryview, /) -> int | None:
+        """Read at most what fits, and say how many bytes that were; None if there is nothing yet."""
+        ...
+
+
+class Readable(Protocol):
+    """A stream that makes bytes of what it reads."""
+
+    def read(self, size: int, /) -> bytes | bytearray | memoryview | None:
+        """Read at most `size` bytes; None if there is nothing yet."""
+        ...
+
+
+Target: TypeAlias = socket.socket | Writable
+Source: TypeAlias = socket.socket | ReadableInto | Readable
 
 
 def file_sender(descriptor: int) -> Send:
@@ -81,7 +110,7 @@ def stream_filler(stream: Any) -> Callable[[memoryview], int]:
     elif hasattr(stream, "recv_into"):
         into = stream.recv_into
     elif hasattr(stream, "read"):
-        into = lambda view: _copied(stream, view)
+        into = partial(_copied, stream)
     else:
         raise TypeError(f"a record is read from a socket or a binary stream, got {type(stream).__name__}")
 
