@@ -8,8 +8,22 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+# What is in a package is imported by the script beside it.
+SCRIPTS = sorted(path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.py") if not (path.parent / "__init__.py").exists())
+WITH_ARGUMENTS = {Path("flower-llm/run.py")}  # which have tests of their own
 
 pytestmark = pytest.mark.memory  # real processes do not run under a sanitizer
+
+
+@pytest.mark.parametrize("script", sorted(set(SCRIPTS) - WITH_ARGUMENTS), ids=str)
+def test_a_script(script):
+    done = subprocess.run([sys.executable, "-W", "error", EXAMPLES / script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_example_has_a_script_that_is_run():
+    examples = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    assert len(examples) >= 2 and {script.parts[0] for script in SCRIPTS} == examples and set(SCRIPTS) >= WITH_ARGUMENTS
 
 
 def test_flower_llm():
