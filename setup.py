@@ -64,7 +64,7 @@ if sysconfig.get_platform().startswith("macosx"):
     link_args = [a for a in link_args if a != "-Wl,-s"]
 
 
-class BuildExt(build_ext):
+class BuildExt(build_ext):  # type: ignore[misc]  # setuptools has no types
     """`build_ext` that leaves the interpreter's own RUNPATH and library path out of the wheel."""
 
     def build_extensions(self) -> None:

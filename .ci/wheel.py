@@ -57,7 +57,7 @@ def main() -> int:
         for version, python in _pythons():
             whole = options.whole and python == Path(sys.executable)
             tried.append(
-                _tried(version, python, f"{wheel}[{'dev' if whole else 'test'}]", WHOLE if whole else TESTS, tree, tools, options.more)
+                _tried(version, python, f"{wheel}[{'suite' if whole else 'test'}]", WHOLE if whole else TESTS, tree, tools, options.more)
             )
     print(f"\n{'Python':10}{'tests':24}seconds", *tried, sep="\n")
     print(*(f"{_digest(path)}  dist/{path.name}" for path in (sdist, wheel)), sep="\n")

@@ -51,7 +51,7 @@ def fuzzed(target: str, inputs: list[Path] | None, seconds: int) -> Outcome:
     """Fuzz a target, or only try some inputs, and show what was found."""
     own = WORK / target
     own.mkdir(exist_ok=True)
-    folders = [f"-max_total_time={seconds}", "-use_value_profile=1", own, CORPUS / target]
+    folders: list[str | Path] = [f"-max_total_time={seconds}", "-use_value_profile=1", own, CORPUS / target]
     print(f"{target}: {'one input' if inputs else f'{seconds} s'}, log in build/fuzzing/{target}.log", flush=True)
     log = WORK / f"{target}.log"
     outcome = run(f"fuzz.{target}", log, WORK / "findings" / target, inputs or folders)
@@ -73,7 +73,7 @@ def keep(target: str) -> None:
             (seeds / str(i)).write_bytes(seed)
         sources = [seeds, WORK / target, *([CORPUS / target] if (CORPUS / target).exists() else [])]
         # Without counters: an input that goes round a loop once more is nothing new here.
-        arguments = ["-set_cover_merge=1", "-use_counters=0", chosen, *sources]
+        arguments: list[str | Path] = ["-set_cover_merge=1", "-use_counters=0", chosen, *sources]
         outcome = run(f"fuzz.{target}", WORK / f"{target}-keep.log", WORK / "findings" / target, arguments)
         if outcome.status:
             sys.exit(f"{outcome.log}\n{target}: the corpus stays as it is")

@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +25,7 @@ MOST = 1 << 16  # bytes of a payload that is made up
 def seeds() -> Iterator[bytes]:
     """Arrays as NumPy and we write them."""
     titled = np.dtype({"names": ["a", "b"], "formats": ["<i2", "<f8"], "offsets": [0, 2], "titles": ["A", None]})
-    dtypes = ["b1", "<i4", ">f8", "<c8", "<c16", "|S3", "<U2", "|S0", "|V0", "<M8[ns]", "<m8[7D]", "|V5", "f2", "u1", titled]
+    dtypes: list[Any] = ["b1", "<i4", ">f8", "<c8", "<c16", "|S3", "<U2", "|S0", "|V0", "<M8[ns]", "<m8[7D]", "|V5", "f2", "u1", titled]
     dtypes += [[("x", "<f4"), ("y", "i1", (2, 2))], [("a", [("b", "<u2"), ("c", "|S1")]), ("é", "?")]]
     dtypes += [[("\u4e00", "<i2")], [("'\"\n\\", "<i2")]]
     for dtype in dtypes:

@@ -2,13 +2,28 @@
 
 import argparse
 import sys
+from typing import Protocol
 
 try:
     from . import compare, demo, flower, micro, speed, start
 except ImportError as error:
     sys.exit(f"{error}: pip install 'flatrecord[profile]', or use make demo and make profile")
 
-PROGRAMS = {
+
+class Program(Protocol):
+    """What each of the modules has."""
+
+    __doc__: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the program's options."""
+
+    def main(self, options: argparse.Namespace) -> int:
+        """Run the program, and say with which status to exit."""
+        ...
+
+
+PROGRAMS: dict[str, Program] = {
     "compare": compare,
     "demo": demo,
     "flower": flower,

@@ -91,13 +91,14 @@ def printed(found: Changes) -> Table:
 def told(found: Changes) -> str:
     """The same for the report."""
     parts = [
-        f"Compared with the run of {found.since}: peaks that differ by more than {PEAK}, and times over the limit of their own "
-        f"run that differ by more than {TIME:.0%}."
+        (
+            f"Compared with the run of {found.since}: peaks that differ by more than {PEAK}, and times over the limit of their own "
+            f"run that differ by more than {TIME:.0%}."
+        )
     ]
     parts += found.notes
     if not found.rows:
         return "\n\n".join([*parts, "Nothing has changed."])
     rows: list[Any] = ["| " + " | ".join(HEADING) + " | |", "| --- | --- | ---: | ---: | --- |"]
-    for row in found.rows:
-        rows.append(f"| {row.where} | {row.what} | {row.then} | {row.now} | {'**worse**' if row.worse else 'better'} |")
+    rows += [f"| {row.where} | {row.what} | {row.then} | {row.now} | {'**worse**' if row.worse else 'better'} |" for row in found.rows]
     return "\n\n".join([*parts, "\n".join(rows)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def through_a_record(child: Child, model: dict[str, np.ndarray], keep_input: boo
     return arrays
 
 
-def report(child: Child, arrays: Iterable, seconds: float, interpreter: int) -> None:
+def report(child: Child, arrays: Iterable[Any], seconds: float, interpreter: int) -> None:
     """Say what it took until `arrays`, which may be tensors, had come out of a record."""
     sizes = [array.nbytes for array in arrays]
     peak = status("VmHWM") - interpreter
@@ -126,7 +127,7 @@ def speed(child: Child, section: str, *arguments: str) -> None:
     getattr(speed_case, section)(child, *arguments)
 
 
-CASES = {
+CASES: dict[str, Callable[..., None]] = {
     "before": before,
     "compare": compare,
     "limits": limits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ def _room(figure: Figure, inches: float, bottom: float = 0.0) -> None:
     """Leave so much room above, and below."""
     height = figure.get_figheight()
     rect = (0.006, bottom / height, 0.988, 1 - (inches + bottom) / height)
-    figure.get_layout_engine().set(rect=rect)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(rect=rect)  # type: ignore[union-attr, call-arg]  # a ConstrainedLayoutEngine
 
 
 # ------------------------------------------------------------------------------------------- peaks
@@ -176,7 +177,7 @@ def over_time(path: str, name: str, seen: Run) -> dict[str, Any]:
         "name": name,
         "peak": seen.result["resident"] / seen.result["nbytes"],
         "phases": [phase for phase, _ in seen.phases[:-1]],
-        "seconds": [round(end - start, 6) for start, end in zip(starts, starts[1:], strict=False)],
+        "seconds": [round(end - start, 6) for start, end in itertools.pairwise(starts)],
         "where": where[keep].round(4).tolist(),
         "memory": (memory[keep] / seen.result["nbytes"]).round(4).tolist(),
     }
@@ -191,7 +192,7 @@ def _timeline(found: Results) -> Figure:
     down = -(-len(panels) // across)
     figure, axes = plt.subplots(down, across, figsize=(5.2 * across, 1.2 + 3.5 * down), squeeze=False, layout="constrained")
     _room(figure, 0.8, 0.1)
-    figure.get_layout_engine().set(h_pad=0.14, w_pad=0.12)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(h_pad=0.14, w_pad=0.12)  # type: ignore[union-attr, call-arg]  # a ConstrainedLayoutEngine
     for axis, (path, lines) in zip(axes.flat, panels.items(), strict=False):
         _panel(axis, PATHS[path].title.capitalize(), lines)
     for axis in axes.flat[len(panels) :]:
@@ -245,7 +246,7 @@ def _growth(grown: dict[str, Any]) -> Figure:
     """Time, and memory beside the model, over entries and over bytes."""
     figure, axes = plt.subplots(2, 2, figsize=(14, 10.2), layout="constrained")
     _room(figure, 0.75)
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.15)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.15)  # type: ignore[union-attr, call-arg]  # a ConstrainedLayoutEngine
     for column, axis in enumerate(("entries", "sizes")):
         lines = {name: line["points"] for name, line in grown.get(axis, {}).items() if line["points"]}
         where = [point["entries"] if axis == "entries" else point["nbytes"] / GIB for points in lines.values() for point in points]

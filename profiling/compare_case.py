@@ -162,7 +162,7 @@ def receive(path: str, name: str, entries: str, entry: str, passes: str, alone: 
         small = Place(size.one(SMALL), "", QUIET, peer)
 
         def received(place: Place) -> Any:
-            values = contender.receive(place)  # type: ignore[misc]
+            values = contender.receive(place)  # type: ignore[misc]  # as asserted
             peer.send(b"x")
             return values
 

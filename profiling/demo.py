@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -68,7 +69,7 @@ class Bar:
         self.task: TaskID | None = None
         self.before = 0
 
-    def __call__(self, seen: Run, message: dict) -> None:
+    def __call__(self, seen: Run, message: dict[str, Any]) -> None:
         if "phase" in message:
             if message["phase"] == "end":
                 return

@@ -20,9 +20,10 @@ import venv
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 HOST = "127.0.0.1"
 # Below the ports that the kernel gives to whoever connects: there, a client that waits for a server that is not yet up may
@@ -255,11 +256,11 @@ class Deployment:
 
     # ------------------------------------------------------------------------------------ start and end
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> Self:
         self.folder = Path(self._given or tempfile.mkdtemp(prefix="flower-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._family = Family(f"{self.folder}:{random.getrandbits(64):x}:")
-        self._started: dict[str, subprocess.Popen] = {}
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._address: dict[str, str] = {}
         try:
             self._start_all()
@@ -284,7 +285,7 @@ class Deployment:
             node_config = f"partition-id={i} num-partitions={nodes}"
             self._start(f"supernode-{i}", "flower-supernode", "--superlink", link, "--node-config", node_config)
         for name in self.environments:
-            self._await(name, lambda: self._is_up(name), deadline)
+            self._await(name, partial(self._is_up, name), deadline)
 
     def _home(self, name: str) -> Path:
         """The FLWR_HOME of a process: one each, because two that install an app in one place get in each other's way."""
@@ -316,7 +317,7 @@ class Deployment:
             return "SuperNode ID:" in self.log(name)
         try:
             with urllib.request.urlopen(f"http://{self._address[name]}/health", timeout=1) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except OSError:
             return False
 
@@ -432,7 +433,7 @@ class Deployment:
         """Flower's own processes, without what an app or a package starts."""
         return [process for process in self._family.look() if process.kind in KINDS]
 
-    def _command(self, *command: str, stdout: IO | int) -> subprocess.Popen:
+    def _command(self, *command: str, stdout: IO[bytes] | int) -> subprocess.Popen[bytes]:
         """Start a command of Flower's that is no part of the deployment."""
         environment = self.environments["superlink"]
         return subprocess.Popen(

@@ -149,7 +149,7 @@ class Case:
 
     def peak(self, step: str) -> float | None:
         """The peak up to a step over the model, without the interpreter's; None if a round was not completed."""
-        if self.failure:
+        if self.failure or self.small is None:
             return None
         highest = max(outcome.seen[step].peak for outcome in self.measured)
         return (highest - self.small.seen[step].peak) / self.tasks["measured"].nbytes
@@ -166,7 +166,8 @@ class Case:
         if self.counted is None:
             return None
         seen = self.counted.seen
-        return (getattr(seen[stop], what) - getattr(seen[start], what)) / self.tasks["counted"].nbytes
+        counted: int = getattr(seen[stop], what) - getattr(seen[start], what)
+        return counted / self.tasks["counted"].nbytes
 
 
 def main(options: argparse.Namespace) -> int:
@@ -234,7 +235,7 @@ def _measured(console: Console, models: dict[int, Model], options: argparse.Name
             for name, nbytes in ("small", SMALL), ("counted", COUNTED), ("measured", model.nbytes):
                 one_row = model.nbytes // model.shape[0]
                 of_size = Model(arrays, min(model.nbytes, max(nbytes, one_row)), options.dtype)
-                tasks[name] = _task(of_size, lambda what: bar.begin(f"{_named(arrays)}: {what}", of_size.nbytes), bar.at)
+                tasks[name] = _task(of_size, bar)
             pair = [Case(records, arrays, tasks) for records in RECORDS]
 
             def once(case: Case, name: str, limit: int = 0, counter: Path | None = None) -> Outcome:
@@ -262,13 +263,13 @@ def _named(arrays: int) -> str:
     return "1 array" if arrays == 1 else f"{arrays} arrays"
 
 
-def _task(model: Model, begin: Callable[[str], None], at: Callable[[int], None]) -> Task:
+def _task(model: Model, bar: Bar) -> Task:
     from .standin import task
 
-    begin("object ids")
-    message = task(model.record(False, at))
-    begin("object ids once it is trained")
-    return Task(model.nbytes, message, model.record(True, at).object_id)
+    bar.begin(f"{_named(model.arrays)}: object ids", model.nbytes)
+    message = task(model.record(False, bar.at))
+    bar.begin(f"{_named(model.arrays)}: object ids once it is trained", model.nbytes)
+    return Task(model.nbytes, message, model.record(True, bar.at).object_id)
 
 
 class Bar:
@@ -368,7 +369,7 @@ def _peak(pid: int) -> int:
         return 0
 
 
-def _awaited(process: subprocess.Popen, task: Task, limit: int, outcome: Outcome, watch: Callable[[], None]) -> str:
+def _awaited(process: subprocess.Popen[bytes], task: Task, limit: int, outcome: Outcome, watch: Callable[[], None]) -> str:
     """Wait for the end of a process; if it has to be ended, say why.
 
     The limit is kept by this process: a memory cgroup would have to be made in a hierarchy that is somebody else's, and
@@ -419,8 +420,8 @@ def _counter(environment: Environment, folder: Path) -> Path | None:
 def _said(options: argparse.Namespace, limit: int) -> Iterator[str]:
     """What stands above the table."""
     yield (
-        f"One round of a real flwr-clientapp, {options.mib / 1024:.3g} GiB of {options.dtype}: the model is received, trained in place, kept "
-        "alive, and sent. The other end is a stand-in that makes each chunk when it is asked for and throws away what it has "
+        f"One round of a real flwr-clientapp, {options.mib / 1024:.3g} GiB of {options.dtype}: the model is received, trained in place, "
+        "kept alive, and sent. The other end is a stand-in that makes each chunk when it is asked for and throws away what it has "
         "checked, because SuperLink, SuperNode and ServerApp would hold the model, too."
     )
     yield (

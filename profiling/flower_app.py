@@ -3,6 +3,7 @@
 import os
 import struct
 import time
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,15 +20,15 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """One round, with stock Flower as its quickstarts have it, or with flat records."""
     flat = context.run_config["records"] == "flat"
-    seen = {}
+    seen: dict[str, int | float | list[int] | list[float]] = {}  # as a MetricRecord has it
     look(seen, "received")
-    record = message.content["model"]
+    record: Any = message.content["model"]  # of Flower's kind, or flat
     MODEL[:] = record.to_numpy_ndarrays(keep_input=False) if flat else map(typed, record.to_numpy_ndarrays())
     look(seen, "taken out")
     for array in MODEL:
         double(array.reshape(-1))
     look(seen, "trained")
-    reply = ArrayRecord(MODEL, copy=False) if flat else ArrayRecord(MODEL)
+    reply = ArrayRecord(MODEL, copy=False) if flat else ArrayRecord(MODEL)  # type: ignore[call-overload]  # which stock Flower does not know
     return Message(RecordDict({"model": reply, "seen": MetricRecord(seen)}), reply_to=message)
 
 
@@ -43,7 +44,7 @@ def double(elements: np.ndarray) -> None:
         np.multiply(piece, piece.dtype.type(2), out=piece)
 
 
-def look(seen: dict[str, float], step: str) -> None:
+def look(seen: dict[str, int | float | list[int] | list[float]], step: str) -> None:
     """Note the time, the peak of this process so far, and what `counts.c` has counted, if it is there."""
     seen[f"{step}: time"] = time.monotonic()
     with open("/proc/self/status") as file:

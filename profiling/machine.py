@@ -19,7 +19,7 @@ HUGE_PAGE = 2 << 20
 PR_SET_THP_DISABLE = 41  # linux/prctl.h
 
 
-def together(work: Callable[[int], None], threads: int) -> None:
+def together(work: Callable[[int], object], threads: int) -> None:
     """Call ``work(0)`` to ``work(threads - 1)`` at the same time."""
     others = [Thread(target=work, args=(i,)) for i in range(1, threads)]
     for thread in others:

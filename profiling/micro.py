@@ -13,6 +13,8 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -24,13 +26,16 @@ from .tables import table
 try:
     import flwr.app as flower
 except ImportError:
-    flower = None
+    flower = None  # type: ignore[assignment]  # a module otherwise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m profiling micro``."""
     parser.add_argument("--entries", type=int, default=1000, help="entries of the mapping")
     parser.add_argument("--rounds", type=int, default=200, help="turns of each contender, the best of which counts")
+
+
+Work = Callable[[Any], object]
 
 
 @dataclass
@@ -41,15 +46,15 @@ class Operation:
     """
 
     name: str
-    work: Callable[[object], object]
+    work: Work
     prepare: dict[str, Callable[[], object]]
     aim: str = ""
     met: Callable[[dict[str, float]], bool] = lambda found: True
     loop: bool = True  # a Python loop runs around the operation
-    works: dict[str, Callable[[object], object]] = field(default_factory=dict)  # where a contender differs
+    works: dict[str, Work] = field(default_factory=dict)  # where a contender differs
 
 
-def _loop(keys: Iterable) -> None:
+def _loop(keys: Any) -> None:
     for _ in keys:
         pass
 
@@ -60,7 +65,7 @@ def measure(operations: list[Operation], entries: int, rounds: int) -> dict[str,
     best: dict[str, dict[str, float]] = {operation.name: {} for operation in operations}
     empty = float("inf")
 
-    def timed(work: Callable[[object], object], argument: object) -> float:
+    def timed(work: Work, argument: object) -> float:
         began = time.perf_counter_ns()
         result = work(argument)
         took = time.perf_counter_ns() - began
@@ -114,10 +119,10 @@ def operations(entries: int) -> list[Operation]:
     some = list(ndarrays().values())
     arrays: dict[str, Callable[[], object]] = {"flatrecord": lambda: some}
     views: dict[str, Callable[[], object]] = {"flatrecord": lambda: list(ours.values())}
-    construct = {"flatrecord": flatrecord.Array}
-    values = {"dict": ours, "flatrecord": ours}
+    construct: dict[str, Work] = {"flatrecord": flatrecord.Array}
+    values: dict[str, dict[str, Any]] = {"dict": ours, "flatrecord": ours}
     takes: dict[str, Callable[[], object]] = {"dict": lambda: list(ndarrays().items()), "flatrecord": ndarrays}
-    works: dict[str, Callable[[object], object]] = {"dict": dict, "flatrecord": flatrecord.ParametersRecord}
+    works: dict[str, Work] = {"dict": dict, "flatrecord": flatrecord.ParametersRecord}
     if flower is not None:
         theirs = {key: flower.Array(np.zeros(16, np.float32)) for key in keys}
         stock = flower.ArrayRecord(theirs)
@@ -130,48 +135,48 @@ def operations(entries: int) -> list[Operation]:
         takes["flwr"] = lambda: list(ndarrays().values())
         works["flwr"] = lambda source: flower.ArrayRecord(source, keep_input=False)
 
-    def get(record):
+    def get(record: Any) -> None:
         for key in keys:
             record[key]
 
-    def contains(record):
+    def contains(record: Any) -> None:
         for key in keys:
             key in record  # noqa: B015
 
-    def length(record):
+    def length(record: Any) -> None:
         for _ in keys:
             len(record)
 
-    def iterate(record):
+    def iterate(record: Any) -> None:
         for _ in record:
             pass
 
-    def pop(record):
+    def pop(record: Any) -> None:
         for key in keys:
             record.pop(key)
 
-    def setter(source):
-        def put(record):
+    def setter(source: dict[str, Any]) -> Work:
+        def put(record: Any) -> None:
             for key in keys:
                 record[key] = source[key]
 
         return put
 
-    def constructor(cls):
-        def make(source):
+    def constructor(cls: Work) -> Work:
+        def make(source: Iterable[Any]) -> None:
             for array in source:
                 cls(array)
 
         return make
 
-    def numpy(source):
+    def numpy(source: Iterable[Any]) -> None:
         for array in source:
             array.numpy()
 
-    def access(found):
+    def access(found: dict[str, float]) -> bool:
         return found["flatrecord"] <= 1.2 * found["dict"] and faster(found)
 
-    def faster(found):
+    def faster(found: dict[str, float]) -> bool:
         return "flwr" not in found or found["flwr"] >= 5 * found["flatrecord"]
 
     both = "≤1.2, ≥5"
@@ -196,7 +201,7 @@ def footprints(entries: int) -> dict[str, float]:
     keys = [f"model.layers.{i}.weight" for i in range(entries)]
     source = {key: np.zeros(16, np.float32) for key in keys}
     payload = 64
-    found = {"dict": held(lambda pairs=list(source.items()): dict(pairs), entries, 0)}
+    found = {"dict": held(partial(dict, list(source.items())), entries, 0)}
     warm = flatrecord.ParametersRecord({"x": np.zeros(16, np.float32)})  # the header that all share
     found["flatrecord"] = held(lambda: flatrecord.ParametersRecord(source), entries, 0)
     if flower is not None:

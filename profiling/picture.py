@@ -7,10 +7,14 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen first)
+matplotlib.use("agg")  # before pyplot chooses
+import itertools
 
-from .process import Run  # noqa: E402
+import matplotlib.pyplot as plt
+
+from .process import Run
+
+__all__ = ["DOUBLED", "FLAT", "INK", "QUIET", "in_equal_phases", "memory_over_time", "plt"]
 
 GIB = 1 << 30
 INK, QUIET, FLAT, DOUBLED = "#1f2430", "#7b8494", "#1b7f5c", "#c2452d"
@@ -45,7 +49,7 @@ def memory_over_time(runs: list[tuple[Run, str]], model: str, nbytes: int, path:
         axis.fill_between(where, memory / GIB, color=color, alpha=0.10, linewidth=0)
         axis.plot(where, memory / GIB, color=color, linewidth=2.5, label=f"{title}: peak {run.result['peak'] / nbytes:.2f} × model")
         starts = [start for _, start in run.phases]
-        for phase, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        for phase, (start, end) in enumerate(itertools.pairwise(starts)):
             if "record" not in names[phase]:
                 continue  # making and checking the model is not what is measured
             axis.text(

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
+from typing import Any, TextIO
 
 from flatrecord.profile.resident import status
 
@@ -40,7 +41,7 @@ class Child:
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
 
-    def say(self, **message) -> None:
+    def say(self, **message: object) -> None:
         if not self.quiet:
             print(json.dumps({"time": time.monotonic(), **message}), flush=True)
 
@@ -52,7 +53,7 @@ class Child:
         """So many bytes of the phase are done."""
         self.say(done=done, total=total)
 
-    def result(self, **values) -> None:
+    def result(self, **values: object) -> None:
         """What the case found."""
         self.say(result=values)
 
@@ -67,13 +68,16 @@ class Run:
     resident: list[int] = field(default_factory=list)
     phases: list[tuple[str, float]] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)  # resident when each phase began
-    result: dict = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+Watch = Callable[[Run, dict[str, Any]], None]
 
 
 def run(
     case: str,
     *arguments: object,
-    watch: Callable[[Run, dict], None] = lambda run, message: None,
+    watch: Watch = lambda run, message: None,
     environment: dict[str, str] | None = None,
 ) -> Run:
     """Run ``python -m profiling.cases CASE ARGUMENTS`` in a fresh process and sample its memory.
@@ -92,9 +96,11 @@ def run(
     with subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
     ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        output, complaints = process.stdout, process.stderr
         readers = [
-            Thread(target=_listen, args=(process, seen, watch)),
-            Thread(target=lambda: errors.append(process.stderr.read())),
+            Thread(target=_listen, args=(output, seen, watch)),
+            Thread(target=lambda: errors.append(complaints.read())),
         ]
         try:
             for reader in readers:
@@ -113,7 +119,7 @@ def run(
     return seen
 
 
-def _sample(statm, seen: Run) -> None:
+def _sample(statm: TextIO, seen: Run) -> None:
     statm.seek(0)
     try:
         fields = statm.read().split()
@@ -124,8 +130,8 @@ def _sample(statm, seen: Run) -> None:
         seen.resident.append(int(fields[1]) * PAGE)
 
 
-def _listen(process: subprocess.Popen, seen: Run, watch: Callable[[Run, dict], None]) -> None:
-    for line in process.stdout:
+def _listen(output: Iterable[str], seen: Run, watch: Watch) -> None:
+    for line in output:
         message = json.loads(line)
         if "phase" in message:
             seen.phases.append((message["phase"], message["time"] - seen.began))

@@ -123,12 +123,16 @@ def _head(found: Results) -> list[str]:
     timed = "each was timed once: times are rough" if once else several
     return [
         "# What it costs to move a model: flatrecord beside its peers",
-        f"A model of **{model['nbytes'] / GIB:g} GiB**, {model['entries']} arrays of {model['entry'] // MIB} MiB in float32, goes "
-        "along every path that flatrecord has, and along the same path with other libraries. Each library on each path is a "
-        "fresh process.",
+        (
+            f"A model of **{model['nbytes'] / GIB:g} GiB**, {model['entries']} arrays of {model['entry'] // MIB} MiB in float32, goes "
+            "along every path that flatrecord has, and along the same path with other libraries. Each library on each path is a "
+            "fresh process."
+        ),
         f"    {found['command']}",
-        f"- {found['date']}, {machine['cores']} cores, {machine['memory'] / GIB:.0f} GiB of memory, Linux {machine['kernel']}, "
-        f"{machine['machine']}\n- {libraries}\n- {timed}",
+        (
+            f"- {found['date']}, {machine['cores']} cores, {machine['memory'] / GIB:.0f} GiB of memory, Linux {machine['kernel']}, "
+            f"{machine['machine']}\n- {libraries}\n- {timed}"
+        ),
     ]
 
 
@@ -139,18 +143,21 @@ def _verdict(found: Results) -> list[str]:
 def _how_to_read(found: Results) -> list[str]:
     return [
         "## How to read it",
-        "- **Peaks are multiples of the model.** The model itself counts as 1.00: a library at 1.00 needed nothing beside it, one at 2.00 "
-        "held a second one at some moment. What the interpreter and the libraries take before they start is not counted. Lower is "
-        "better.\n"
-        "- Large blocks that are freed go back to the system at once (`MALLOC_MMAP_THRESHOLD_=1048576`), so that what a process holds "
-        "is what is in use. Not so on the wire, where many are made and freed, which takes longer then: there, glibc keeps what it likes.\n"
-        "- **VmHWM** is the most that was resident, which is what a process is killed for. Linux counts it for the whole process.\n"
-        "- **memray** is the most that was asked for, touched or not. It counts a mapped file in full, which takes no memory of the "
-        "process: hence 1.00 beside 0.00 for a mapped load. Measured in a turn of its own, whose time does not count.\n"
-        "- **× limit** is the time over the least that this machine needs for the bytes that have to move, measured in the same run "
-        "(the table of limits is below). 1.0 is as fast as it can be; somewhat less is noise. Empty where there is no such limit.\n"
-        "- Values are compared with the model after each turn. Files are in the page cache when they are read.\n"
-        "- **Bold** is flatrecord.",
+        (
+            "- **Peaks are multiples of the model.** The model itself counts as 1.00: a library at 1.00 needed nothing beside it, one at "
+            "2.00 held a second one at some moment. What the interpreter and the libraries take before they start is not counted. Lower is "
+            "better.\n"
+            "- Large blocks that are freed go back to the system at once (`MALLOC_MMAP_THRESHOLD_=1048576`), so that what a process holds "
+            "is what is in use. Not so on the wire, where many are made and freed, which takes longer then: there, glibc keeps what "
+            "it likes.\n"
+            "- **VmHWM** is the most that was resident, which is what a process is killed for. Linux counts it for the whole process.\n"
+            "- **memray** is the most that was asked for, touched or not. It counts a mapped file in full, which takes no memory of the "
+            "process: hence 1.00 beside 0.00 for a mapped load. Measured in a turn of its own, whose time does not count.\n"
+            "- **× limit** is the time over the least that this machine needs for the bytes that have to move, measured in the same run "
+            "(the table of limits is below). 1.0 is as fast as it can be; somewhat less is noise. Empty where there is no such limit.\n"
+            "- Values are compared with the model after each turn. Files are in the page cache when they are read.\n"
+            "- **Bold** is flatrecord."
+        ),
     ]
 
 
@@ -193,10 +200,12 @@ def _growth(grown: dict[str, Any], pictures: dict[str, Path]) -> list[str]:
         elif points:
             about.append(f"{points[0]['nbytes'] / GIB:g} to {points[-1]['nbytes'] / GIB:g} GiB in {points[0][same]} entries")
     parts += [
-        f"Measured with {' and with '.join(about)}. The slopes are those of straight lines through all points. Memory is what is needed "
-        "beside the model and what was there for it before, by VmHWM/memray; *grown* is what the largest model needs more of it than the "
-        "smallest. All are flatrecord's but the last, which needs a second model, to show that it would be seen. Freed blocks go back to "
-        "the system at once, on the wire, too, which makes it slower than above.",
+        (
+            f"Measured with {' and with '.join(about)}. The slopes are those of straight lines through all points. Memory is what is "
+            "needed beside the model and what was there for it before, by VmHWM/memray; *grown* is what the largest model needs more of it "
+            "than the smallest. All are flatrecord's but the last, which needs a second model, to show that it would be seen. Freed blocks "
+            "go back to the system at once, on the wire, too, which makes it slower than above."
+        ),
         markdown(*growth_rows(grown)),
     ]
     return parts

@@ -14,8 +14,7 @@ from typing import Any
 import flatrecord
 
 from .models import GIB
-from .paths import PATHS
-from .paths import Path as Way
+from .paths import PATHS, Path as Way
 
 FORMAT = "flatrecord-profiling-compare 1"
 LIBRARIES = ("numpy", "torch", "flwr", "safetensors", "joblib", "nvflare", "memray", "ml_dtypes", "matplotlib")
@@ -98,4 +97,5 @@ def ratio(results: Results, path: str, name: str) -> float | None:
 
 def times_model(result: Results, measure: str, nbytes: int) -> float:
     """A peak as a multiple of the model."""
-    return max(result[measure], 0) / nbytes
+    peak: int = result[measure]
+    return max(peak, 0) / nbytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -31,11 +32,11 @@ class Found:
     aims: list[tuple[str, str, bool]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
-    def case(self, section: str, *arguments: object, environment: dict[str, str] | None = None) -> dict:
+    def case(self, section: str, *arguments: object, environment: dict[str, str] | None = None) -> dict[str, Any]:
         """The result of one case, with its progress shown."""
         task = self.progress.add_task(section, total=None)
 
-        def watch(seen: Run, message: dict) -> None:
+        def watch(seen: Run, message: dict[str, Any]) -> None:
             if "done" in message:
                 self.progress.update(task, completed=message["done"], total=message["total"])
 
@@ -153,7 +154,7 @@ def main(options: argparse.Namespace) -> int:
     if unknown:
         console.print(f"[red]no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}[/]")
         return 2
-    if not 1 / 256 <= options.gib or options.passes < 1 or options.entries < 1:
+    if not options.gib >= 1 / 256 or options.passes < 1 or options.entries < 1:
         console.print(
             f"[red]--gib must be at least 1/256, --passes and --entries at least 1, got {options.gib}, {options.passes} "
             f"and {options.entries}[/]"
@@ -174,8 +175,8 @@ def main(options: argparse.Namespace) -> int:
         rows.add_row(what, number, "met" if met else "[red]missed[/]")
     if found.aims:
         console.print(rows)
-    for section in found.broken:
-        console.print(f"[red]{section}: wrong values[/]")
+    for name in found.broken:
+        console.print(f"[red]{name}: wrong values[/]")
     return 1 if found.broken else 0
 
 

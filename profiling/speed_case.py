@@ -10,6 +10,7 @@ import io
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -98,9 +99,9 @@ def strided(child: Child, size: str, passes: str) -> None:
         view.flat[: 1 << 16] = np.arange(1 << 16) % 251
         flat = np.ones(view.nbytes, np.uint8)
         works: dict[str, Work] = {
-            "machine": lambda flat=flat: machine.memcpy_pages(flat, cores()),
-            "numpy": lambda view=view: np.ascontiguousarray(view),
-            "ours": lambda view=view: flatrecord.Array(view),
+            "machine": partial(machine.memcpy_pages, flat, cores()),
+            "numpy": partial(np.ascontiguousarray, view),
+            "ours": partial(flatrecord.Array, view),
         }
         equal = equal and bool(np.array_equal(flatrecord.Array(view).numpy(), view))
         rows[name] = {key: seconds / view.nbytes for key, seconds in machine.turns(works, int(passes)).items()}
@@ -116,10 +117,10 @@ def sizes(child: Child, largest: str, passes: str) -> None:
         child.progress(i, len(exponents))
         source = np.ones(1 << exponent, np.uint8)
         array = flatrecord.Array(source)
-        works = {
-            "numpy": lambda source=source: source.copy(),
-            "Array(ndarray)": lambda source=source: flatrecord.Array(source),
-            "numpy(copy=True)": lambda array=array: array.numpy(True),
+        works: dict[str, Work] = {
+            "numpy": partial(source.copy),
+            "Array(ndarray)": partial(flatrecord.Array, source),
+            "numpy(copy=True)": partial(array.numpy, True),
         }
         loops = max(1, min(2000, (1 << 16) >> exponent))
         rounds = max(int(passes), min(60, (1 << 31) >> exponent))
@@ -269,7 +270,7 @@ def entries(child: Child, count: str, passes: str) -> None:
         rows=contest.rows,
         nbytes={
             "dict": held(lambda: dict(arrays), len(keys), 0),
-            "ours, taken": held(lambda source=ndarrays(): flatrecord.ParametersRecord(source), len(keys), 0),
+            "ours, taken": held(partial(flatrecord.ParametersRecord, ndarrays()), len(keys), 0),
             "ours, snapshots": held(lambda: flatrecord.ParametersRecord(arrays, keep_input=True), len(keys), 64),
             "flwr": held(lambda: Stock(list(arrays.values())), len(keys), 64),
         },

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import ml_dtypes  # noqa: F401  NumPy then knows bfloat16 by name
 import numpy as np
@@ -140,7 +140,7 @@ class Model:
         spans = [(i, start) for i in range(self.arrays) for start in starts]
         chunks: list[list[Object]] = [[] for _ in range(self.arrays)]
         with ThreadPoolExecutor() as pool:
-            for (i, start), chunk in zip(spans, pool.map(partial(self._chunk, trained), *zip(*spans)), strict=True):
+            for (i, start), chunk in zip(spans, pool.map(partial(self._chunk, trained), *zip(*spans, strict=True)), strict=True):
                 chunks[i].append(chunk)
                 watch(i * self.array_nbytes + start)
         arrays = [self._array(tuple(found)) for found in chunks]
@@ -227,7 +227,7 @@ class StandIn:
         self._server = Server(("127.0.0.1", 0), type("Handler", (Handler,), {"standin": self}))
         self.address = f"127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -309,7 +309,8 @@ class StandIn:
         """The app's own notes are in its reply."""
         for name, value in metrics.items():
             step, what = name.split(": ")
-            self.seen[step] = self.seen.get(step, Seen(0, 0))._replace(**{what: value})
+            found: dict[str, Any] = {what: value}
+            self.seen[step] = self.seen.get(step, Seen(0, 0))._replace(**found)
 
 
 def task(record: Object) -> Object:
@@ -347,7 +348,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # or each answer waits 40 ms for the client to acknowledge its headers
 
-    REQUESTS = {
+    REQUESTS: ClassVar[dict[str, Any]] = {
         "send-task-heartbeat": SendTaskHeartbeatRequest,
         "push-logs": PushLogsRequest,
         "pull-task-input": PullTaskInputRequest,

@@ -19,9 +19,21 @@ from aliasing import Owner, check, payload, shown, span
 from arrays import ALL_DTYPES
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from recipes import (
-    EXPORTERS, KINDS, NOTHING_KEPT, WRONG, Expected, Recipe, expected, kept, made, of_fields, on_exporter, part_of, scribble,
+    EXPORTERS,
+    KINDS,
+    NOTHING_KEPT,
+    WRONG,
+    Expected,
+    Recipe,
+    expected,
+    kept,
+    made,
+    of_fields,
+    on_exporter,
+    part_of,
+    scribble,
     subclassed,
-)  # fmt: skip
+)
 
 from flatrecord import Array, ArrayRecord, ParametersRecord
 

@@ -15,13 +15,24 @@ import numpy as np
 from aliasing import check_read_only, payload, shown, span
 from arrays import ALL_DTYPES
 from exhaustive import EXHAUSTIVE
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from modelled import READERS, Item, Model
 from recipes import (
-    KEYS, NOTHING_KEPT, WRONG, WRONG_KEYS, Expected, Odd, Recipe, elements, expected, made, of_fields, recipes, scribble,
-)  # fmt: skip
+    KEYS,
+    NOTHING_KEPT,
+    WRONG,
+    WRONG_KEYS,
+    Expected,
+    Odd,
+    Recipe,
+    elements,
+    expected,
+    made,
+    of_fields,
+    recipes,
+    scribble,
+)
 
 from flatrecord import Array, ParametersRecord
 from flatrecord.dtypes import SAFETENSORS
@@ -100,7 +111,7 @@ class Records(Model):
             return
         assert not wrong and not fails, "it should not have worked"
         model = OrderedDict()
-        for name, item, array in zip(names, items.values(), record.values()):
+        for name, item, array in zip(names, items.values(), record.values(), strict=True):
             shared = item.is_array and (copy is False or (copy is None and not (keep_input and self.duplicates_arrays)))
             borrowed = copy is False and array.ownership == "borrowed"
             model[name] = replace(item.expected, family=item.family if shared or borrowed else None)
@@ -381,7 +392,7 @@ class Records(Model):
         alike.update(equal)
         for other in (equal, alike, OrderedDict(equal), UserDict(equal), record):
             assert record == other and other == record
-        assert not (record != equal)
+        assert not (record != equal)  # noqa: SIM202 (which is __eq__)
         if model:
             key = list(model)[number % len(model)]
             equal[key] = of_fields(replace(model[key], stype="other"), cls=self.array_class)

@@ -10,7 +10,7 @@ import pytest
 
 import flatrecord
 
-EXTRAS = {"torch", "flower", "cli", "profile", "all", "test", "demo", "docs", "lint", "release", "dev", "fuzz"}
+EXTRAS = {"torch", "flower", "cli", "profile", "all", "test", "suite", "demo", "docs", "lint", "release", "dev", "fuzz"}
 ADVICE = re.compile(r"pip install '?flatrecord\[([\w,]+)\]")
 
 
@@ -53,7 +53,7 @@ def test_every_extra_that_we_tell_people_to_install_is_one():
 
 # What each of them says without its extra is tested beside it, but for these.
 @pytest.mark.parametrize(
-    ("missing", "statement", "advice"),
+    "missing, statement, advice",
     [
         ("torch", "import flatrecord; flatrecord.ArrayRecord.from_torch_state_dict({})", "torch"),
         ("torch", "from flatrecord.convert import convert; convert('a.pt', 'b.safetensors')", "torch"),

@@ -239,7 +239,7 @@ def test_a_client_that_is_limited():
 def test_flower_refuses(options):
     command = [sys.executable, "-m", "profiling", "flower", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert done.returncode == 2 and "--mib" in done.stdout or "--passes" in done.stdout
+    assert done.returncode == 2 and ("--mib" in done.stdout or "--passes" in done.stdout)
 
 
 def test_start():

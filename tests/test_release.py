@@ -36,7 +36,7 @@ def test_every_action_is_pinned_to_a_commit():
 
 
 @pytest.mark.parametrize(
-    ("platform", "arch", "systems"),
+    "platform, arch, systems",
     [
         ("linux", "x86_64", {"manylinux_x86_64", "musllinux_x86_64"}),
         ("linux", "aarch64", {"manylinux_aarch64", "musllinux_aarch64"}),

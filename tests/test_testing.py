@@ -52,7 +52,7 @@ def test_a_duplicate_is_not_and_the_error_names_its_line():
 def test_what_a_block_brings_into_memory_is_allowed_by_copies():
     with assert_flat(MODEL, 0.01, copies=1):
         make()
-    with pytest.raises(AssertionError, match="2.00 models of 64.00 MiB; allowed are 1.01"), assert_flat(MODEL, 0.01, copies=1):
+    with pytest.raises(AssertionError, match=r"2.00 models of 64.00 MiB; allowed are 1.01"), assert_flat(MODEL, 0.01, copies=1):
         duplicated(make())
 
 
@@ -72,9 +72,9 @@ def test_an_error_in_the_block_comes_through():
 
 @pytest.mark.parametrize("resident", [False, True])
 def test_it_refuses_where_memray_is_tracking(resident, tmp_path):
-    with memray.Tracker(tmp_path / "x.bin"), pytest.raises(RuntimeError, match="memray is tracking this process already"):
-        with assert_flat(MODEL, resident=resident):
-            pass
+    refused = pytest.raises(RuntimeError, match="memray is tracking this process already")
+    with memray.Tracker(tmp_path / "x.bin"), refused, assert_flat(MODEL, resident=resident):
+        pass
     with measure_peak():  # which is over now
         pass
 

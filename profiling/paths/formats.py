@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from .contender import tensors
 
 Arrays = dict[str, np.ndarray]
+Named = Mapping[str, Any]
 
 
 class Format(NamedTuple):
@@ -74,13 +75,15 @@ def dump_torch(arrays: Arrays, stream: Any) -> None:
 def load_torch(stream: Any, nbytes: int) -> Iterable[Any]:
     import torch
 
-    return torch.load(io.BytesIO(whole(stream, nbytes)), weights_only=True).values()
+    found: Named = torch.load(io.BytesIO(whole(stream, nbytes)), weights_only=True)
+    return found.values()
 
 
 def open_torch(path: str, mmap: bool = False) -> Iterable[Any]:
     import torch
 
-    return torch.load(path, weights_only=True, mmap=mmap).values()
+    found: Named = torch.load(path, weights_only=True, mmap=mmap)
+    return found.values()
 
 
 def load_npz(stream: Any, nbytes: int) -> list[np.ndarray]:
@@ -90,7 +93,7 @@ def load_npz(stream: Any, nbytes: int) -> list[np.ndarray]:
 
 def save_npz(arrays: Arrays, path: str) -> None:
     with open(path, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no key is "allow_pickle"
 
 
 def open_npz(path: str) -> list[np.ndarray]:
@@ -99,7 +102,8 @@ def open_npz(path: str) -> list[np.ndarray]:
 
 
 def load_pickle(stream: Any, nbytes: int) -> Iterable[np.ndarray]:
-    return pickle.load(io.BufferedReader(stream)).values()
+    found: Named = pickle.load(io.BufferedReader(stream))
+    return found.values()
 
 
 def save_pickle(arrays: Arrays, path: str) -> None:
@@ -109,7 +113,8 @@ def save_pickle(arrays: Arrays, path: str) -> None:
 
 def open_pickle(path: str) -> Iterable[np.ndarray]:
     with open(path, "rb") as file:
-        return pickle.load(file).values()
+        found: Named = pickle.load(file)
+    return found.values()
 
 
 def dump_joblib(arrays: Arrays, stream: Any) -> None:
@@ -121,13 +126,15 @@ def dump_joblib(arrays: Arrays, stream: Any) -> None:
 def load_joblib(stream: Any, nbytes: int) -> Iterable[np.ndarray]:
     import joblib
 
-    return joblib.load(io.BytesIO(whole(stream, nbytes))).values()
+    found: Named = joblib.load(io.BytesIO(whole(stream, nbytes)))
+    return found.values()
 
 
 def open_joblib(path: str, mmap_mode: str | None = None) -> Iterable[np.ndarray]:
     import joblib
 
-    return joblib.load(path, mmap_mode=mmap_mode).values()
+    found: Named = joblib.load(path, mmap_mode=mmap_mode)
+    return found.values()
 
 
 def fobs() -> Any:
@@ -145,7 +152,7 @@ FORMATS = {
         dump_safetensors, load_safetensors, save_safetensors_torch, open_safetensors_torch, ("safetensors", "torch")
     ),
     "torch.save": Format(dump_torch, load_torch, lambda arrays, path: dump_torch(arrays, path), open_torch, ("torch",)),
-    "numpy.savez": Format(lambda arrays, stream: np.savez(stream, **arrays), load_npz, save_npz, open_npz),  # type: ignore[arg-type]
+    "numpy.savez": Format(lambda arrays, stream: np.savez(stream, **arrays), load_npz, save_npz, open_npz),  # type: ignore[arg-type]  # as above
     "pickle 5": Format(lambda arrays, stream: pickle.dump(arrays, stream, 5), load_pickle, save_pickle, open_pickle),
     "joblib": Format(dump_joblib, load_joblib, dump_joblib, open_joblib, ("joblib",)),
     "NVFlare FOBS": Format(

@@ -142,14 +142,14 @@ def ours_pulled(prepared: tuple[Any, Callable[[str], bytes]], place: Place) -> A
     from flatrecord.flower.pulling import pull_and_inflate_object_from_tree
 
     tree, pull = prepared
-    return pull_and_inflate_object_from_tree(tree, pull, lambda object_id: None).content["model"]  # type: ignore[attr-defined]
+    return pull_and_inflate_object_from_tree(tree, pull, lambda object_id: None).content["model"]
 
 
 def stock_pulled(prepared: tuple[Any, Callable[[str], bytes]], place: Place) -> Any:
     from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 
     tree, pull = prepared
-    return pull_and_inflate_object_from_tree(tree, pull, lambda object_id: None).content["model"]  # type: ignore[attr-defined]
+    return pull_and_inflate_object_from_tree(tree, pull, lambda object_id: None).content["model"]
 
 
 def dumping(name: str, dump: Callable[[Any, Any], object], needs: tuple[str, ...]) -> Contender:

@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from threading import Lock
+from types import TracebackType
 from typing import Any, TypeVar
 
 from ._core.buffer import empty_cache
@@ -65,9 +66,9 @@ class _Block(AbstractContextManager[Peak]):
         __tracebackhide__ = True  # pytest then shows the test, not this
         return self._manager.__enter__()
 
-    def __exit__(self, *error: Any) -> bool | None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
         __tracebackhide__ = True
-        return self._manager.__exit__(*error)
+        return self._manager.__exit__(kind, error, trace)
 
 
 def measure_peak(*, resident: bool = False) -> AbstractContextManager[Peak]:

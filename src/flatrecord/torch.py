@@ -66,13 +66,17 @@ class StorageMemory(Memory):
 
     @property
     def key(self) -> int:
-        return self.owner._cdata
+        """The address of the StorageImpl, by which `_loans` knows it."""
+        key: int = self.owner._cdata
+        return key
 
     def users(self) -> int:
+        """How many others hold the storage: tensors, and whoever has its Python object."""
         users = torch._C._storage_Use_Count(self.key) - 1
         return users + self.references() - (_MEASURED.shared if users else _MEASURED.alone)
 
     def is_only_way(self) -> bool:
+        """Whether the memory can be reached through this storage alone."""
         if self.elsewhere:
             return True
         lent = self.key in _loans  # the Loan is asked itself
@@ -84,6 +88,7 @@ class StorageMemory(Memory):
         return (lent or own) and inside.weak_users == _MEASURED.inside.weak_users
 
     def stay(self) -> None:
+        """See to it that the memory stays where it is."""
         # As with any ndarray that torch makes itself, the storage is not resizable from then on.
         torch.empty(0, dtype=torch.uint8, device="cpu").set_(self.owner).numpy()
 
@@ -92,6 +97,7 @@ class StorageMemory(Memory):
         return sys.getrefcount(self.owner) + weakref.getweakrefcount(self.owner)
 
     def beneath(self) -> Loan | None:
+        """Our own memory, where the storage was made on it."""
         return _loans.get(self.key)
 
 
@@ -345,7 +351,8 @@ class Form:
         # What stays with the record is never shown as the storage it was: torch may resize that, or move
         # it to shared memory.
         if writable and isinstance(root, StorageMemory) and root.address == address:
-            return root.owner
+            storage: torch.UntypedStorage = root.owner
+            return storage
         key = root.key if isinstance(root, StorageMemory) else id(root), address
         if key not in self._storages:
             loan = Loan(buffer, address, nbytes)

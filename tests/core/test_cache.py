@@ -54,7 +54,7 @@ print(json.dumps([built - before, resident() - before]))
 
 @pytest.mark.memory
 @pytest.mark.parametrize("entry", [1 * MIB, 5 * MIB, 16 * MIB, 512 * MIB])
-@pytest.mark.parametrize(("cache", "kept"), [("", 32), ("0", 0), ("100", 100)])
+@pytest.mark.parametrize("cache, kept", [("", 32), ("0", 0), ("100", 100)])
 def test_freed_memory_goes_back_to_the_system_but_for_what_is_kept(entry, cache, kept):
     built, left = script(DROPPED % (entry, entry), cache)
     assert built > 500 * MIB

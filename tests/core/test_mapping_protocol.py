@@ -95,7 +95,7 @@ class Translated:
     def __iter__(self) -> Iterator[Any]:
         return map(key_out, self.record)
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         return self.record == (other.record if isinstance(other, Translated) else {key_in(k): value_in(v) for k, v in other.items()})
 
     __hash__ = None
@@ -168,8 +168,9 @@ def test_what_is_not_applicable_is_all_that_does_not_run(monkeypatch):
     ran = set()
     for test in tests:
         cls, name = getattr(mapping_tests, test.partition(".")[0]), test.partition(".")[2]
+        original = vars(cls)[name]
 
-        def noted(self, test=test, original=vars(cls)[name]):
+        def noted(self, test=test, original=original):
             ran.add(test)
             original(self)
 

@@ -6,8 +6,7 @@ import struct
 import numpy as np
 import pytest
 from arrays import npy
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from flatrecord import Array
 
@@ -114,7 +113,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_header_is_a_value_error(name):
-    with pytest.raises(ValueError, match="not a valid .npy array"):
+    with pytest.raises(ValueError, match=r"not a valid .npy array"):
         parse(HOSTILE[name])
 
 
@@ -168,7 +167,7 @@ def test_a_changed_header_is_read_as_numpy_reads_it_or_refused(data):
 @given(st.binary(max_size=300))
 def test_garbage_is_refused(garbage):
     for data in (garbage, header(garbage[:200]) + garbage, header(garbage[:200], (3, 0)) + garbage):
-        with pytest.raises(ValueError, match="not a valid .npy array"):
+        with pytest.raises(ValueError, match=r"not a valid .npy array"):
             parse(data)
 
 
@@ -176,7 +175,7 @@ def test_garbage_is_refused(garbage):
 def test_a_cut_array_is_refused(axes, data):
     whole = npy(np.zeros((2,) * axes))
     cut = data.draw(st.integers(0, len(whole) - 1))
-    with pytest.raises(ValueError, match="not a valid .npy array"):
+    with pytest.raises(ValueError, match=r"not a valid .npy array"):
         parse(whole[:cut], (2,) * axes)
 
 

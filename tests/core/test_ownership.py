@@ -174,7 +174,7 @@ def test_a_record_as_input():
 @pytest.mark.parametrize("keep_input", [False, True])
 def test_copy_false_names_what_has_to_be_copied(keep_input):
     source = {**model(), "strided": np.zeros((4, 4))[:, ::2]}
-    with pytest.raises(ValueError, match="key 'strided'.*copy=False.*not contiguous"):
+    with pytest.raises(ValueError, match=r"key 'strided'.*copy=False.*not contiguous"):
         ParametersRecord(source, keep_input=keep_input, copy=False)
     assert len(source) == 5
 
@@ -244,7 +244,7 @@ def test_copy_on_the_way_out():
     assert all(array.flags.writeable for array in copies)
     del view, copies
     held = record["layer2"]
-    with pytest.raises(ValueError, match="key 'layer2'.*still in use"):
+    with pytest.raises(ValueError, match=r"key 'layer2'.*still in use"):
         record.to_numpy_ndarrays(keep_input=False, copy=False)
     assert list(record) == list(model()) and record["layer2"] is held
     del held

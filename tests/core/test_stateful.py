@@ -39,7 +39,7 @@ class Sharing(ParametersRecord):
     def to_numpy_ndarrays(self, **options: Any) -> list[np.ndarray]:
         result = super().to_numpy_ndarrays(**options)
         if options == {"keep_input": True, "copy": True}:
-            for i, (array, copied) in enumerate(zip(self.values(), result)):
+            for i, (array, copied) in enumerate(zip(self.values(), result, strict=True)):
                 if 0 < copied.nbytes == payload(array)[1]:
                     result[i] = alias(array).view(copied.dtype).reshape(copied.shape)
         return result
@@ -64,7 +64,7 @@ class Untying(ParametersRecord):
 
 
 @pytest.mark.parametrize(
-    ("broken", "found"),
+    "broken, found",
     [
         (Borrowing, "may write to the memory of|borrowed though nobody said so"),
         (Sharing, "may write to the memory of"),
@@ -151,6 +151,6 @@ def test_a_way_around_a_read_only_view_is_found():
     view = array[:]
     view.flags.writeable = False
     for wrong in (array, view, memoryview(array), np.asarray(memoryview(array).toreadonly())):
-        with pytest.raises(AssertionError, match="a writable .* is below a read-only view"):
+        with pytest.raises(AssertionError, match=r"a writable .* is below a read-only view"):
             check_read_only(wrong)
     check_read_only(Array(array).numpy())

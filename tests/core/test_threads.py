@@ -63,7 +63,7 @@ def test_each_entry_is_popped_by_one_thread():
                     return popped
 
         popped = together(*[pop] * THREADS)
-        assert sorted(sum(popped, []), key=int) == [str(i) for i in range(THREADS * 20)]
+        assert sorted(itertools.chain(*popped), key=int) == [str(i) for i in range(THREADS * 20)]
 
 
 def test_each_array_is_handed_out_to_one_thread():
@@ -157,7 +157,7 @@ def test_whatever_there_is_at_once_and_nothing_is_lost_or_twice():
     timer.start()
     together(*[lambda i=i: put_and_take(record, i, stop, kept[i]) for i in range(THREADS)])
     timer.join()
-    put, got = (sum((numbers[i] for numbers in kept), []) for i in (0, 1))
+    put, got = ([number for numbers in kept for number in numbers[i]] for i in (0, 1))
     left = [int(array.numpy()[0]) for array in record.values()]
     assert len(put) > 1000 and len(got) > 100
     assert sorted(got + left) == sorted(put)
@@ -190,7 +190,7 @@ def test_the_same_in_a_storm_of_signals():
         signal.signal(signal.SIGALRM, before)
     worker.join()
     timer.join()
-    put, got = (sum((numbers[i] for numbers in [*kept, own]), []) for i in (0, 1))
+    put, got = ([number for numbers in [*kept, own] for number in numbers[i]] for i in (0, 1))
     assert len(handled) > 100
     assert sorted(got + [int(array.numpy()[0]) for array in record.values()]) == sorted(put)
 

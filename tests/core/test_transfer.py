@@ -8,6 +8,7 @@ import textwrap
 import weakref
 from collections import OrderedDict
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_an_input_whose_deletion_raises(kind):
     source = kind(model())
     held = source["layer3"]  # copied, and yet it must be the same object that comes back
     identities = {key: id(array) for key, array in source.items()}
-    with pytest.raises(RuntimeError, match="never|too late") as caught:
+    with pytest.raises(RuntimeError, match=r"never|too late") as caught:
         ParametersRecord(source)
     assert caught.value.__notes__ == ["every entry was put back into the input, in the old order", "at key 'layer1'"]
     assert {key: id(array) for key, array in source.items()} == identities and list(source) == list(model())
@@ -193,13 +194,13 @@ def test_a_view_on_a_record_is_live_after_a_failure():
     keys = record.keys()
     held = record["layer1"]
     del record["a"]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="key 'layer1': copy=False, but the memory is still in use"):
         record.to_numpy_ndarrays(keep_input=False, copy=False)
     assert list(keys) == list(record) == list(model()) and record["layer1"] is held
 
 
 class Resurrected(Array):
-    kept: list = []
+    kept: ClassVar[list] = []
 
     def __del__(self):
         self.kept.append(self)

@@ -238,7 +238,8 @@ blocked = []
 for task in set(os.listdir("/proc/self/task")) - mine:
     with open(f"/proc/self/task/{task}/status") as file:
         mask = int(file.read().split("SigBlk:")[1].split()[0], 16)
-    blocked.append([bool(mask & 1 << number - 1) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGSEGV, signal.SIGBUS)])
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGSEGV, signal.SIGBUS
+    blocked.append([bool(mask & 1 << number - 1) for number in numbers])
 print(json.dumps(blocked))
 """
     )

@@ -509,13 +509,11 @@ def file_operations(folder: Folder) -> list[Operation]:
 
 
 def flower_operations() -> list[Operation]:
-    from flower.peer import message, pulled
-    from flower.peer import sent as pushed
+    from flower.peer import message, pulled, sent as pushed
     from flwr.app import Array as StockArray
     from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 
-    from flatrecord.flower import Array as OurArray
-    from flatrecord.flower import ArrayChunk, ArrayRecord, from_flower, to_flower
+    from flatrecord.flower import Array as OurArray, ArrayChunk, ArrayRecord, from_flower, to_flower
     from flatrecord.flower.pushing import push_objects
 
     def stock() -> dict[str, Any]:

@@ -47,7 +47,7 @@ def check(found: list[dict], least: int) -> None:
 
 
 @HOOK
-@pytest.mark.parametrize(("group", "least"), [("core", 4000), ("torch", 1000), ("files", 200), ("flower", 300)])
+@pytest.mark.parametrize("group, least", [("core", 4000), ("torch", 1000), ("files", 200), ("flower", 300)])
 def test_no_memory_for_an_object_of_pythons(injector, group, least, tmp_path):
     found = swept(injector, "hook", group, tmp_path)
     check(found, least)
@@ -69,7 +69,7 @@ def test_the_error_names_the_key_whose_block_there_is_no_memory_for(injector, tm
             assert report["named"] == sum(report["errors"].values()) > 0, report
 
 
-@pytest.mark.parametrize(("group", "least"), [("core", 4000), ("torch", 1500), ("files", 1000), ("flower", 1000)])
+@pytest.mark.parametrize("group, least", [("core", 4000), ("torch", 1500), ("files", 1000), ("flower", 1000)])
 def test_ctrl_c_at_every_allocation_and_system_call(injector, group, least, tmp_path):
     check(swept(injector, "interrupts", group, tmp_path, PYTHONMALLOC="malloc"), least)
 
@@ -92,7 +92,7 @@ def test_every_system_call(kind, injector, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "control", "words"),
+    "kind, control, words",
     [
         pytest.param("hook", "losing", "the input is changed", marks=HOOK),
         pytest.param("hook", "leaking", "leaks", marks=HOOK),

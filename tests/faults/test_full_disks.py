@@ -100,7 +100,7 @@ def can_mount() -> bool:
 
 @pytest.mark.skipif("CI" not in os.environ and not can_mount(), reason="this system lets no user mount a small tmpfs")
 @pytest.mark.parametrize(
-    ("what", "keep_input"),
+    "what, keep_input",
     [
         *((name, keep_input) for name in ("save", "checksum") for keep_input in (True, False)),
         *((name, True) for name in ("sharded", "write_to", "npz", "pt", "safetensors")),

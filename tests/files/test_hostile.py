@@ -7,8 +7,7 @@ import os
 import numpy as np
 import pytest
 from files.written import entry, file_of
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as some
+from hypothesis import HealthCheck, given, settings, strategies as some
 from memory.sizes import MIB
 
 from flatrecord import Array, ParametersRecord

@@ -46,7 +46,7 @@ def test_out_of_band_into_shared_memory(record):
         end += len(buffer.raw())
     memory = SharedMemory(create=True, size=end)
     try:
-        for (start, size), buffer in zip(places, buffers):
+        for (start, size), buffer in zip(places, buffers, strict=True):
             memory.buf[start : start + size] = buffer.raw()
         views = [memory.buf[start : start + size].toreadonly() for start, size in places]
         again = pickle.loads(data, buffers=views)

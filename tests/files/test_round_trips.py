@@ -122,7 +122,10 @@ def test_an_element_longer_than_a_block(tmp_path):
 
 def test_whole_payloads_lie_in_order_and_aligned(tmp_path):
     names = ["z", "a", "m", "ä"]
-    save({name: np.full((16, 4), i, dtype) for i, (name, dtype) in enumerate(zip(names, ["f4", "f8", "i2", "u1"]))}, tmp_path / "x")
+    save(
+        {name: np.full((16, 4), i, dtype) for i, (name, dtype) in enumerate(zip(names, ["f4", "f8", "i2", "u1"], strict=True))},
+        tmp_path / "x",
+    )
     header, begin = header_of(tmp_path / "x")
     assert list(header) == names and begin % 64 == 0
     assert sorted(names, key=lambda name: header[name]["data_offsets"]) == names
@@ -133,8 +136,8 @@ def test_whole_payloads_lie_in_order_and_aligned(tmp_path):
 def test_odd_payloads_come_last_in_the_file_and_stay_in_place_in_the_record(tmp_path):
     names = ["count", "weight", "bias", "flags", "more"]
     arrays = [np.array(3), np.ones((16, 4), "f4"), np.ones(10, "f4"), np.ones(3, "?"), np.ones(64)]
-    save(dict(zip(names, arrays)), tmp_path / "x")
-    header, begin = header_of(tmp_path / "x")
+    save(dict(zip(names, arrays, strict=True)), tmp_path / "x")
+    header, _ = header_of(tmp_path / "x")
     assert list(header) == names == list(load(tmp_path / "x"))
     assert sorted(names, key=lambda name: header[name]["data_offsets"]) == ["weight", "more", "count", "bias", "flags"]
     for array in load(tmp_path / "x").values():
@@ -190,7 +193,7 @@ def test_a_real_model(way, tmp_path):
     assert inspect(real_weights()).metadata == (metadata or {})
     assert list(record) == list(inspect(real_weights()).entries)
     again = back(way, record, tmp_path / "x.safetensors", metadata=metadata)
-    for found in (dict(zip(record, record.to_numpy_ndarrays())), dict(zip(again, again.to_numpy_ndarrays()))):
+    for found in (dict(zip(record, record.to_numpy_ndarrays(), strict=True)), dict(zip(again, again.to_numpy_ndarrays(), strict=True))):
         assert found.keys() == reference.keys() and len(found) == 104
         assert all(np.array_equal(found[name], array) for name, array in reference.items())
     if way != "stream":

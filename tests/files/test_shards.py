@@ -11,6 +11,7 @@ from memory.sizes import MIB
 from flatrecord.safetensors import inspect, load, save, shards
 
 FILES = {"model-00001-of-00002.safetensors": ["z", "a"], "model-00002-of-00002.safetensors": ["m"]}
+FIRST, SECOND = FILES
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def index(tmp_path):
     """An index of three entries in two files, which is not in the order of either."""
     for i, (name, keys) in enumerate(FILES.items()):
         save({key: np.full(1000, ord(key)) for key in keys}, tmp_path / name, {"format": "pt", str(i): "x"}, checksum=True)
-    return indexed(tmp_path, {"m": list(FILES)[1], "z": list(FILES)[0], "a": list(FILES)[0]})
+    return indexed(tmp_path, {"m": SECOND, "z": FIRST, "a": FIRST})
 
 
 def indexed(folder, weight_map):
@@ -36,7 +37,7 @@ def test_one_record(mmap, index):
 
 
 def test_a_file_of_which_nothing_is_wanted_is_not_opened(index):
-    (index.parent / list(FILES)[1]).unlink()
+    (index.parent / SECOND).unlink()
     assert list(load(index, keys=["a", "z"])) == ["a", "z"]
     with pytest.raises(FileNotFoundError, match="00002-of-00002"):
         load(index)
@@ -48,13 +49,13 @@ def test_inspect(index):
     contents = inspect(index)
     assert list(contents.entries) == ["m", "z", "a"] and contents.nbytes == 24000
     assert contents.metadata == {"format": "pt", "0": "x", "1": "x"}
-    assert contents.entries["z"].path == str(index.parent / list(FILES)[0])
+    assert contents.entries["z"].path == str(index.parent / FIRST)
 
 
 def test_every_file_is_verified(index):
     record = load(index)
-    save({"m": np.zeros(1)}, index.parent / list(FILES)[1])
-    with pytest.raises(ValueError, match="00002-of-00002.safetensors: another file is in its place"):
+    save({"m": np.zeros(1)}, index.parent / SECOND)
+    with pytest.raises(ValueError, match=r"00002-of-00002.safetensors: another file is in its place"):
         record.verify()
 
 
@@ -104,6 +105,6 @@ def test_an_index_takes_no_more_memory_than_it_is_long(index, monkeypatch):
 
 
 def test_an_entry_that_is_not_where_the_index_says(index):
-    indexed(index.parent, {"z": list(FILES)[0], "m": list(FILES)[0]})
-    with pytest.raises(ValueError, match="key 'm' should be in model-00001-of-00002.safetensors, and is not there"):
+    indexed(index.parent, {"z": FIRST, "m": FIRST})
+    with pytest.raises(ValueError, match=r"key 'm' should be in model-00001-of-00002.safetensors, and is not there"):
         load(index)

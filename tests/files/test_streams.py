@@ -291,7 +291,7 @@ def test_a_stream_that_lies_about_what_it_wrote(count):
             return count
 
     record = example()
-    with pytest.raises(OSError, match="write|written"):
+    with pytest.raises(OSError, match=r"write|written"):
         record.write(Liar(), keep_input=False)
     check(record)
 

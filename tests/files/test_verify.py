@@ -24,7 +24,7 @@ def loaded(request, tmp_path):
 
 
 def test_what_is_unchanged(loaded):
-    record, path = loaded
+    record, _ = loaded
     record.verify()
     record.verify(contents=True)
     record.copy().verify(contents=True)
@@ -35,12 +35,12 @@ def test_what_was_written_to(loaded):
     with open(path, "r+b") as file:
         file.seek(-1, 2)
         file.write(b"!")
-    with pytest.raises(ValueError, match="x.safetensors: was written to"):
+    with pytest.raises(ValueError, match=r"x.safetensors: was written to"):
         record.verify()
     os.utime(path, ns=(0, 0))
     record.verify()
     if record["a"].ownership == "shared":
-        with pytest.raises(ValueError, match="key 'own': its SHA-256 is .*, and was"):
+        with pytest.raises(ValueError, match=r"key 'own': its SHA-256 is .*, and was"):
             record.verify(contents=True)
     else:
         record.verify(contents=True)
@@ -49,7 +49,7 @@ def test_what_was_written_to(loaded):
 def test_what_was_cut_or_has_grown(loaded):
     record, path = loaded
     os.truncate(path, path.stat().st_size + 1)
-    with pytest.raises(ValueError, match="has .* bytes, and had"):
+    with pytest.raises(ValueError, match=r"has .* bytes, and had"):
         record.verify()
 
 
@@ -69,14 +69,14 @@ def test_what_is_gone(loaded):
 
 
 def test_entries_that_are_not_what_was_saved(loaded):
-    record, path = loaded
+    record, _ = loaded
     record["new"] = Array(np.ones(1))
     record.verify(contents=True)
     record["a"] = Array(np.arange(1000) + 1)
     with pytest.raises(ValueError, match="key 'a': its SHA-256"):
         record.verify(contents=True)
     del record["a"]
-    with pytest.raises(ValueError, match="key 'a': .* not in the record any more"):
+    with pytest.raises(ValueError, match=r"key 'a': .* not in the record any more"):
         record.verify(contents=True)
 
 

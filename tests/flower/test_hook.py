@@ -21,7 +21,8 @@ from flwr.supernode.runtime import run_clientapp
 from flwr.superlink.grid import http_grid
 array = flwr.app.Array(np.arange(3.0))
 records = flwr.app.ArrayRecord([np.zeros(2)]), flwr.app.ArrayRecord({{"x": array}}), flwr.app.ArrayRecord.from_numpy_ndarrays([np.zeros(2)])
-found = [array, flwr.app.Array.from_numpy_ndarray(np.zeros(2)), ParametersRecord(), *records, *(r for record in records for r in record.values())]
+found = [array, flwr.app.Array.from_numpy_ndarray(np.zeros(2)), ParametersRecord(), *records]
+found += [value for record in records for value in record.values()]
 kinds = [inflatable_utils.inflatable_class_registry[name] for name in ("Array", "ArrayRecord", "ArrayChunk")]
 modules = {{type(value).__module__ for value in found}} | {{kind.__module__ for kind in kinds}}
 modules |= {{run_clientapp.push_objects.__module__, http_grid.push_objects.__module__}}
@@ -164,7 +165,8 @@ class Old:
         return None
 class Asking:
     def find_spec(self, name, path=None, target=None):
-        return next(filter(None, (f.find_spec(name, path, target) for f in sys.meta_path if f is not self and hasattr(f, "find_spec"))), None)
+        others = [f for f in sys.meta_path if f is not self and hasattr(f, "find_spec")]
+        return next(filter(None, (f.find_spec(name, path, target) for f in others)), None)
 sys.meta_path.insert(0, Asking())
 sys.meta_path.append(Old())
 """ + WHOSE.format(first="flwr.app")

@@ -123,7 +123,9 @@ def test_what_is_really_sent_counts_as_it_comes(most):
         asked.append(name)
         return by_name[name]
 
-    with pytest.raises(ValueError, match="what has come of the message, .* take 3,145,788 bytes or more, and a message may take 3,145,728"):
+    with pytest.raises(
+        ValueError, match=r"what has come of the message, .* take 3,145,788 bytes or more, and a message may take 3,145,728"
+    ):
         pull_objects(list(by_name), pull_one, max_concurrent_pulls=1)
     assert len(asked) < len(contents)
 
@@ -199,7 +201,7 @@ def test_what_is_broken_is_refused_as_before(most, change):
     most(MIB)
     array = array_of(CHUNK_OF_ZEROS, 1)
     body = array[array.index(b"\0") + 1 :].replace(*change)
-    with pytest.raises(ValueError, match="Array|Expecting|delimiter"):
+    with pytest.raises(ValueError, match=r"Array|Expecting|delimiter"):
         pull(head("ArrayChunk", (), 1) + b"x", head("Array", [get_object_id(head("ArrayChunk", (), 1) + b"x")], len(body)) + body)
     with pytest.raises(ValueError, match="names"):
         pull(head("ArrayRecord", (), 9) + b'{"x":[1]}')

@@ -1,5 +1,6 @@
 """What comes in piece by piece: chunks land as they arrive, in whatever order, and their contents are freed."""
 
+import itertools
 import random
 import threading
 import time
@@ -199,7 +200,7 @@ def test_chunks_that_do_not_fit_stay_what_they_are():
     array = np.random.default_rng(0).integers(0, 256, 11 * MIB, "u1")
     data = Array(array).data
     for cuts in ([0, 100, 5 * MIB, len(data)], [0, 4 * MIB, 10 * MIB, len(data)], [0, len(data)], [0, 5 * MIB, 6 * MIB, len(data)]):
-        chunks = [chunk_of(data[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)]
+        chunks = [chunk_of(data[start:stop]) for start, stop in itertools.pairwise(cuts)]
         names = [get_object_id(chunk) for chunk in chunks]
         arrivals = Arrivals([*names, "f" * 64])
         for name, chunk in zip(names, chunks, strict=True):

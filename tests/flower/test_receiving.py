@@ -145,7 +145,7 @@ def change(fields: dict, content: bytes) -> bytes:
 def test_an_array_that_does_not_fit_its_chunks(fields):
     content, chunks = parts(Array(np.arange(MIB)))
     assert len(chunks) == 2
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"got 2, or does not say where each belongs|not a deflated Array|negative size"):
         Array.inflate(change(fields, content), chunks)
 
 
@@ -154,23 +154,26 @@ def test_objects_of_the_wrong_kind():
     content, chunks = parts(array)
     (chunk,) = chunks.values()
     record = ArrayRecord({"x": array})
-    for wrong in (
-        lambda: Array.inflate(chunk.deflate(), {}),
-        lambda: Array.inflate(content, {}),
-        lambda: Array.inflate(content, {"0" * 64: chunk}),
-        lambda: Array.inflate(content, dict.fromkeys(chunks, array)),
-        lambda: Array.inflate(content.replace(b"{", b"[", 1), chunks),
-        lambda: ArrayChunk.inflate(content),
-        lambda: ArrayChunk.inflate(chunk.deflate(), {"0" * 64: chunk}),
-        lambda: ArrayRecord.inflate(content, {}),
-        lambda: ArrayRecord.inflate(record.deflate(), {}),
-        lambda: ArrayRecord.inflate(record.deflate(), {array.object_id: chunk}),
-        lambda: ArrayRecord.inflate(record.deflate(), {array.object_id: array, "0" * 64: array}),
-        lambda: ArrayRecord.inflate(head("ArrayRecord", (), 2) + b"[]", {}),
-        lambda: ArrayRecord.inflate(head("ArrayRecord", (), 9) + b'{"x":[1]}', {}),
-        lambda: ArrayRecord.inflate(head("ArrayRecord", (), 9) + '{"x":"0"}'.encode("utf-16"), {}),
+    for wrong, said in (
+        (lambda: Array.inflate(chunk.deflate(), {}), "expected an object of type Array, found ArrayChunk"),
+        (lambda: Array.inflate(content, {}), "an Array of 1 chunks got 0"),
+        (lambda: Array.inflate(content, {"0" * 64: chunk}), "an Array of 1 chunks got 1, or does not say where each belongs"),
+        (lambda: Array.inflate(content, dict.fromkeys(chunks, array)), "an Array is made of ArrayChunks, got Array"),
+        (lambda: Array.inflate(content.replace(b"{", b"[", 1), chunks), "Expecting ',' delimiter"),
+        (lambda: ArrayChunk.inflate(content), "expected an object of type ArrayChunk, found Array"),
+        (lambda: ArrayChunk.inflate(chunk.deflate(), {"0" * 64: chunk}), "an ArrayChunk has no children"),
+        (lambda: ArrayRecord.inflate(content, {}), "expected an object of type ArrayRecord, found Array"),
+        (lambda: ArrayRecord.inflate(record.deflate(), {}), "a record got 0 Arrays, which are not those that it names"),
+        (lambda: ArrayRecord.inflate(record.deflate(), {array.object_id: chunk}), "key 'x': a value must be an Array, got ArrayChunk"),
+        (lambda: ArrayRecord.inflate(record.deflate(), {array.object_id: array, "0" * 64: array}), "a record got 2 Arrays"),
+        (lambda: ArrayRecord.inflate(head("ArrayRecord", (), 2) + b"[]", {}), "the JSON of an ArrayRecord is a list, not an object"),
+        (lambda: ArrayRecord.inflate(head("ArrayRecord", (), 9) + b'{"x":[1]}', {}), "a record got 0 Arrays"),
+        (
+            lambda: ArrayRecord.inflate(head("ArrayRecord", (), 9) + '{"x":"0"}'.encode("utf-16"), {}),
+            "the head of an ArrayRecord is not that of 20 bytes",
+        ),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=said):
             wrong()
 
 
@@ -183,9 +186,9 @@ def test_json_that_is_nested_too_deeply(kind):
 @pytest.mark.parametrize("start", [b"ArrayChunk  4\0", b"ArrayChunk  03\0", b"ArrayChunk  +3\0", b"ArrayChunk a 3\0"])
 def test_a_chunk_has_one_form_only(start):
     """Else its id would be that of what came, and another one that of what it says."""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"the head of an ArrayChunk is not that of|an ArrayChunk has no children"):
         ArrayChunk.inflate(start + b"abc")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"the head of an ArrayChunk is not that of|an ArrayChunk has no children"):
         Arrivals(["x"]).add("x", start + b"abc")
     assert ArrayChunk.inflate(b"ArrayChunk  3\0abc").data == b"abc"
 

@@ -1,4 +1,7 @@
-"""Nothing grows, whatever is done up to 10,000 times (with `make exhaustive`: 10,000 times): each scenario is a script that says so, run in a fresh process."""
+"""Nothing grows, whatever is done up to 10,000 times (with `make exhaustive`: 10,000 times).
+
+Each scenario is a script that says so, run in a fresh process.
+"""
 
 import importlib.util
 import os

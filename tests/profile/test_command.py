@@ -305,8 +305,8 @@ def test_names_that_would_be_markup(tmp_path):
 
 
 def test_whoever_has_read_enough_changes_nothing(tmp_path):
-    command = f"{sys.executable} -m flatrecord profile --max-ratio 1.05 --json {tmp_path}/x.json {EXAMPLES}/doubled.py | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    command = f"{sys.executable} -m flatrecord profile --max-ratio 1.05 --json {tmp_path}/x.json {EXAMPLES}/doubled.py"
+    done = subprocess.run(["bash", "-c", command + " | true; echo ${PIPESTATUS[0]}"], capture_output=True, text=True, timeout=60)
     assert done.stdout == "3\n" and json.loads((tmp_path / "x.json").read_text())
 
 

@@ -1,4 +1,7 @@
-"""The tools that look for bugs in the compiled core are awake: each finds those that were planted for it, and nothing where there is none."""
+"""The tools that look for bugs in the compiled core are awake.
+
+Each finds those that were planted for it, and nothing where there is none.
+"""
 
 import os
 import shutil

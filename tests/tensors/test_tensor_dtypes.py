@@ -76,7 +76,7 @@ def test_every_other_dtype_is_refused_by_name(other):
 @pytest.mark.parametrize("keep_input", [False, True])
 def test_what_torch_has_no_dtype_for_stays_in_the_record(kind, keep_input):
     record = ParametersRecord({"ok": np.zeros(3), "odd": np.zeros(3, kind)})
-    with pytest.raises(TypeError, match="key 'odd': torch .* has no dtype for NumPy's"):
+    with pytest.raises(TypeError, match=r"key 'odd': torch .* has no dtype for NumPy's"):
         record.to_torch_state_dict(keep_input=keep_input)
     assert list(record) == ["ok", "odd"]
     with pytest.raises(TypeError, match="has no dtype"):

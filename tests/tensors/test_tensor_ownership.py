@@ -3,6 +3,7 @@
 import io
 import sys
 import weakref
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_a_weak_pointer_to_a_storage_that_was_lent():
 
 def test_a_class_that_brings_its_tensors_back():
     class Kept(torch.Tensor):
-        kept: list = []
+        kept: ClassVar[list] = []
 
         def __del__(self):
             self.kept.append(self)

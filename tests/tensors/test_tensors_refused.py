@@ -136,16 +136,16 @@ def test_an_extra_state_is_refused_by_name():
             return {"step": 3}
 
     state_dict = Extra(2, 2).state_dict()
-    with pytest.raises(TypeError, match="key '_extra_state': a value must be .* a torch tensor, got dict"):
+    with pytest.raises(TypeError, match=r"key '_extra_state': a value must be .* a torch tensor, got dict"):
         ParametersRecord.from_torch_state_dict(state_dict)
     assert list(state_dict) == ["weight", "bias", "_extra_state"]
 
 
 def test_wrong_arguments():
     for wrong in ([torch.zeros(3)], torch.zeros(3), None):
-        with pytest.raises(TypeError, match="state_dict must be a mapping of str to torch.Tensor"):
+        with pytest.raises(TypeError, match=r"state_dict must be a mapping of str to torch.Tensor"):
             ParametersRecord.from_torch_state_dict(wrong)
-    with pytest.raises(TypeError, match="tensor must be a torch.Tensor, got ndarray"):
+    with pytest.raises(TypeError, match=r"tensor must be a torch.Tensor, got ndarray"):
         Array.from_torch_tensor(np.zeros(3))
     with pytest.raises(TypeError, match="a key must be str, got int"):
         ParametersRecord.from_torch_state_dict({1: torch.zeros(3)})

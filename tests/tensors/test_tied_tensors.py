@@ -10,7 +10,7 @@ import torch
 from tensors.values import are_tied, bits
 from torch import nn
 
-from flatrecord import ArrayRecord, ParametersRecord
+from flatrecord import ParametersRecord
 
 
 def tied(names="ab", make=lambda: torch.ones(4, 4)):

@@ -4,8 +4,6 @@ import subprocess
 import sys
 import textwrap
 
-import numpy as np
-
 
 def in_fresh_process(script: str) -> str:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)

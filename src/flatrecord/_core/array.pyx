@@ -16,7 +16,6 @@ from .foreign import adapter
 from .segments import cut
 
 cimport numpy as cnp
-from numpy cimport ndarray
 
 from .buffer cimport BORROWED, SHARED, TAKEN, Buffer, Ownership, allocate, duplicate, joined
 from .foreign cimport adapter_of
@@ -483,10 +482,10 @@ cdef tuple checked_shape(shape):
     return sizes
 
 
-cdef Header checked_header(ndarray value):
+cdef Header checked_header(cnp.ndarray value):
     """The header of `value`, or the error that says why it has none."""
     # NumPy loads numpy.ma on demand; where it is not loaded there are no masked arrays.
-    if type(value) is not ndarray and "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
+    if type(value) is not cnp.ndarray and "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
         raise TypeError("a masked array would lose its mask: pass array.filled() or array.data")
     return header_of_ndarray(value)
 
@@ -515,8 +514,8 @@ cdef Py_ssize_t extent_of(Array array, char **pointer) noexcept:
     if type(memory) is Buffer:
         pointer[0] = (<Buffer> memory).pointer
         return (<Buffer> memory).nbytes
-    pointer[0] = cnp.PyArray_BYTES(<ndarray> memory)
-    return cnp.PyArray_NBYTES(<ndarray> memory)
+    pointer[0] = cnp.PyArray_BYTES(<cnp.ndarray> memory)
+    return cnp.PyArray_NBYTES(<cnp.ndarray> memory)
 
 
 cdef Py_ssize_t serialized_length(Array array) except -1:
@@ -569,16 +568,16 @@ cdef int fill_from(Array array, value, copy) except -1:
     """Make `array` that of an ndarray, or of a value that an adapter knows, which the caller keeps."""
     cdef Trail trail
     cdef Holder holder
-    cdef ndarray shown
+    cdef cnp.ndarray shown
     cdef bint converted = False
-    cdef object adapter = None if isinstance(value, ndarray) else adapter_of(value), memory = None
-    if adapter is None:
+    cdef object theirs = None if isinstance(value, cnp.ndarray) else adapter_of(value), memory = None
+    if theirs is None:
         shown = value
     else:
-        adapter.check(value, copy)
-        converted = adapter.converts(value)
-        memory = adapter.memory_of(value)
-        shown = adapter.expose(value, memory)
+        theirs.check(value, copy)
+        converted = theirs.converts(value)
+        memory = theirs.memory_of(value)
+        shown = theirs.expose(value, memory)
     cdef Header header = checked_header(shown)
     if not converted and cnp.PyArray_BASE(shown) == NULL:
         holder, trail.root = SEEN, <PyObject *> shown  # by the caller; no need to ask whether it is immutable

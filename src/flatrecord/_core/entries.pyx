@@ -70,13 +70,13 @@ def pass_out(Entries record not None, work, restore):
     """
     cdef dict entries = entries_of(record).copy()
     cdef list names = list(entries), arrays = list(entries.values())
-    cdef int tries
+    cdef int _try
     try:
         take_out(record, entries, names, arrays)
         arrays = None
         return work(entries)
     except BaseException as error:
-        for tries in range(RESTORE_TRIES):
+        for _try in range(RESTORE_TRIES):
             try:
                 restore(entries)
                 break

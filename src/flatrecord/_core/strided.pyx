@@ -78,7 +78,7 @@ cdef void copy_tiles(
 cdef void copy_units(void *job, Py_ssize_t i) noexcept nogil:
     """Do piece `i` of a plan."""
     cdef Plan *plan = <Plan *> job
-    cdef Py_ssize_t unit = i * plan.grouped, end = min(unit + plan.grouped, plan.units), row, rows, column, columns
+    cdef Py_ssize_t unit = i * plan.grouped, end = min(unit + plan.grouped, plan.units), row, rows, column, columns, _turn
     cdef Py_ssize_t stretch = unit % plan.stretches, cut = unit // plan.stretches % plan.cuts
     cdef Py_ssize_t rest = unit // plan.stretches // plan.cuts
     cdef Py_ssize_t index[MAX_DIMS]
@@ -90,7 +90,7 @@ cdef void copy_units(void *job, Py_ssize_t i) noexcept nogil:
         rest //= plan.outer[axis].length
         target += index[axis] * plan.outer[axis].target_stride
         source += index[axis] * plan.outer[axis].stride
-    for unit in range(unit, end):
+    for _turn in range(unit, end):
         row = 0 if cut == 0 else plan.lead + (cut - 1) * plan.width
         rows = min(plan.lead + cut * plan.width, plan.along.length) - row
         column = stretch * plan.reach

@@ -13,7 +13,9 @@ from .wire import body, head, run
 class Serialized(Protocol):
     """What has a header and a payload: an Array, or what is to be one."""
 
-    def segments(self) -> tuple[memoryview, memoryview]: ...
+    def segments(self) -> tuple[memoryview, memoryview]:
+        """The header and the payload."""
+        ...
 
 
 class Landed(bytes):
@@ -72,7 +74,7 @@ class ArrayChunk(_FlowerArrayChunk):
         return sum(map(len, self.pieces()))
 
     @property
-    def data(self) -> memoryview:  # type: ignore[override]
+    def data(self) -> memoryview:  # type: ignore[override]  # bytes in Flower's: a view does all that is done with them
         """memoryview: the bytes; a copy only of a chunk that holds both header and payload."""
         found = self.pieces()
         return found[0] if len(found) == 1 else memoryview(b"".join(found))

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from ..threads import cores, spread
+from .._core.workers import cores
+from ..threads import spread
 from .wire import head
 
 BATCH = 1 << 20  # bytes for which handing work to a thread is worth its while
@@ -15,7 +16,9 @@ BATCH = 1 << 20  # bytes for which handing work to a thread is worth its while
 class Chunk(Protocol):
     """What has an object id: bytes in one run or several."""
 
-    def pieces(self) -> list[memoryview]: ...
+    def pieces(self) -> list[memoryview]:
+        """Those runs, in order."""
+        ...
 
 
 def object_ids(chunks: Sequence[Chunk]) -> list[str]:

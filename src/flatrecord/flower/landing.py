@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from .._core.array import Array as _Array
-from .._core.array import _rebuild
+from .._core.array import Array as _Array, _rebuild
 from .._core.parts import blank, payload_offset, seal
 
 if TYPE_CHECKING:

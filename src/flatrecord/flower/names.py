@@ -6,8 +6,7 @@ from collections.abc import Callable
 from threading import local
 from typing import Any
 
-from flwr.app import Array as _FlowerArray
-from flwr.app import ArrayRecord as _FlowerArrayRecord
+from flwr.app import Array as _FlowerArray, ArrayRecord as _FlowerArrayRecord
 from flwr.compat.common.record import ParametersRecord as _FlowerParametersRecord
 
 from .arrays import Array
@@ -33,7 +32,7 @@ def take_over() -> None:
     `isinstance` means what it meant. Subclasses of somebody else's stay Flower's.
     """
     for theirs, (ours, makers) in MAKERS.items():
-        theirs.__new__ = _new(theirs, ours)  # type: ignore[assignment]
+        theirs.__new__ = _new(theirs, ours)  # type: ignore[method-assign]  # taking its place is what this is for
         for name in makers:
             setattr(theirs, name, _maker(theirs, ours, name))
 

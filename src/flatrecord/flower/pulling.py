@@ -141,12 +141,12 @@ def pull_and_inflate_object_from_tree(
     pull_object_fn: Callable[[str], bytes],
     confirm_object_received_fn: Callable[[str], None],
     *,
-    return_type: type[Inflated] = InflatableObject,  # type: ignore[assignment]
+    return_type: type[Inflated] = InflatableObject,  # type: ignore[assignment]  # as Flower has it
     **options: float | None,
 ) -> Inflated:
     """Pull an object and all below it, and inflate it: Flower's function of this name, with our `pull_objects`."""
     ids = [tree.object_id for tree in iterate_object_tree(object_tree)]
-    contents = pull_objects(ids, pull_object_fn, **options)  # type: ignore[arg-type]
+    contents = pull_objects(ids, pull_object_fn, **options)  # type: ignore[arg-type]  # which of Flower's options is what
     confirm_object_received_fn(object_tree.object_id)
     found = inflatable_utils.inflate_object_from_contents(object_tree.object_id, contents)
     if not isinstance(found, return_type):

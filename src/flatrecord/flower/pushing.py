@@ -130,7 +130,7 @@ class _Turns:
 
 
 def _size(chunk: InflatableObject) -> int:
-    return chunk.nbytes if isinstance(chunk, ArrayChunk) else len(chunk.data)  # type: ignore[attr-defined]
+    return chunk.nbytes if isinstance(chunk, ArrayChunk) else len(chunk.data)  # type: ignore[attr-defined]  # or Flower's own
 
 
 def _keys_of(chunk: ArrayChunk, records: Iterable[ArrayRecord]) -> str:

@@ -1,4 +1,4 @@
-"""This process sends and receives with our classes, whatever it makes its own records of."""
+"""A process sends and receives with our classes, whatever it makes its own records of."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def install() -> None:
     Changes three entries of Flower's registry of classes, two names in each of the two modules above, as far as they
     are there, and a method of Flower's HTTP client. Doing so again changes nothing.
     """
-    ProtobufClient._send = send  # type: ignore[method-assign]
+    ProtobufClient._send = send  # type: ignore[method-assign]  # taking its place is what this is for
     registry = getattr(sys.modules.get(REGISTRY), "inflatable_class_registry", {})
     registry.update({"Array": Array, "ArrayChunk": ArrayChunk, "ArrayRecord": ArrayRecord})
     for name, functions in PLACES.items():

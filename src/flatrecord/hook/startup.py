@@ -17,20 +17,29 @@ AFTER = {
 }
 
 
+TYPE_CHECKING = False  # what typing calls so, whose import would cost every process of the environment a few milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+
 class Finder:
     """Finds nothing itself; sees to it that something is done after some modules have been imported."""
 
-    asking: set[int] = set()  # threads: another finder may ask us in its turn
+    asking: "set[int]" = set()  # noqa: RUF012 (ClassVar is typing's)  threads: another finder may ask us in its turn
     warned = False
 
     @classmethod
-    def find_spec(cls, name, path=None, target=None):
+    def find_spec(cls, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None) -> "ModuleSpec | None":
+        """What the other finders have found, with a loader that tells us."""
         if name not in AFTER or get_ident() in cls.asking:
             return None
         cls.asking.add(get_ident())
         try:
             for finder in sys.meta_path:
-                find = None if finder is cls else getattr(finder, "find_spec", None)
+                find: Callable[..., ModuleSpec | None] | None = None if finder is cls else getattr(finder, "find_spec", None)
                 spec = find and find(name, path, target)
                 if spec:
                     if hasattr(spec.loader, "exec_module"):
@@ -41,17 +50,19 @@ class Finder:
         return None
 
     @classmethod
-    def follow(cls, name, loader):
+    def follow(cls, name: str, loader: "Any") -> None:
+        """Have `loader` call `act` once it has executed the module."""
         execute = loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: "ModuleType") -> None:
             execute(module)
             cls.act(name)
 
         loader.exec_module = exec_module
 
     @classmethod
-    def act(cls, name):
+    def act(cls, name: str) -> None:
+        """Do what is to be done after the import of a module."""
         try:
             from flatrecord import hook
 

@@ -8,6 +8,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import NamedTuple
 
 Frame = tuple[str, str, int]  # function, file and line, as memray has them
@@ -109,7 +110,7 @@ def _below_package(file: str) -> str | None:
 def shortened(file: str) -> str:
     """A path from the working directory on, or of a library from its package on, where it can be given so."""
     path, here = os.path.abspath(file), os.path.join(os.getcwd(), "")
-    return inside_library(file) or (path[len(here) :] if path.startswith(here) else path)
+    return inside_library(file) or path.removeprefix(here)
 
 
 def blame(stack: Sequence[Frame], program: str = "") -> Blame | None:
@@ -139,10 +140,11 @@ def blame(stack: Sequence[Frame], program: str = "") -> Blame | None:
 
 def caller() -> Place:
     """The innermost line that is running now and is not a library's."""
-    frame, stack = sys._getframe(1), []
+    frame: FrameType | None = sys._getframe(1)
+    stack: list[Frame] = []
     while frame is not None:
         stack.append((frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     found = blame(stack)
     return NOWHERE if found is None else found.place
 

@@ -100,7 +100,7 @@ class Profile:
         found: list[Share] = []
         covered = 0
         for holder, more in zip(holders, beyond, strict=True):  # those that held most come first
-            if holder.nbytes >= least or holder.nbytes and covered < COVERED * self.capture.counted and len(found) < MOST:
+            if holder.nbytes >= least or (holder.nbytes and covered < COVERED * self.capture.counted and len(found) < MOST):
                 found.append(Share(holder, holder.nbytes, model and holder.nbytes / model, int(more) if more >= least else 0))
                 covered += holder.nbytes
         found.sort(key=lambda share: share.holder.since if share.holder else 0)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 
-matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen first)
+matplotlib.use("agg")  # before pyplot chooses
+import matplotlib.pyplot as plt
 
-from ..sizes import UNITS  # noqa: E402
-from .places import Place  # noqa: E402
-from .results import Profile  # noqa: E402
+from ..sizes import UNITS
+from .places import Place
+from .results import Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

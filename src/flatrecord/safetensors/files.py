@@ -17,7 +17,8 @@ from .._core.array import Array, _rebuild
 from .._core.buffer import Buffer
 from .._core.errors import add_name
 from .._core.parts import array_of_block, blank, seal, share
-from ..threads import cores, spread
+from .._core.workers import cores
+from ..threads import spread
 from .layout import PREFIX, Layout, Slot, dtype_of, header_length, parsed
 from .vectored import MOST, advance
 
@@ -131,6 +132,7 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, path: str, found: os.stat_result) -> Self:
+        """What `os.stat` has found out about the file at `path`."""
         return cls(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 

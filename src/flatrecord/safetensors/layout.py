@@ -71,6 +71,7 @@ class Slot(NamedTuple):  # of which there may be many: made in half the time tha
 
     @property
     def nbytes(self) -> int:
+        """Length of the payload."""
         return self.stop - self.start
 
 
@@ -94,6 +95,7 @@ class Layout:
 
 
 def fault(reason: str) -> ValueError:
+    """The error that refuses a file for `reason`."""
     return ValueError(f"not valid safetensors: {reason}")
 
 

@@ -23,6 +23,7 @@ class Loaded(NamedTuple):
 
     @classmethod
     def of(cls, array: Array, digest: str | None) -> Self:
+        """What `array` is, just loaded, with its SHA-256 as it was saved."""
         return cls(array.dtype, tuple(array.shape), array.stype, digest)
 
 

@@ -104,7 +104,8 @@ def described(value: Any) -> tuple[np.dtype | None, tuple[int, ...]]:
     if adapter is None:
         raise TypeError(f"a value must be an Array, a NumPy array or a torch tensor, got {type_name(value)}")
     adapter.check(value, None)
-    return adapter.describe(value)
+    found: tuple[np.dtype | None, tuple[int, ...]] = adapter.describe(value)
+    return found
 
 
 def shown(value: Any) -> np.ndarray:
@@ -116,7 +117,8 @@ def shown(value: Any) -> np.ndarray:
     if isinstance(value, Deferred):
         return value.read()
     adapter: Any = adapter_of(value)
-    return adapter.expose(value, adapter.memory_of(value))
+    array: np.ndarray = adapter.expose(value, adapter.memory_of(value))
+    return array
 
 
 def _row_major(array: np.ndarray, descr: np.dtype) -> Iterator[memoryview]:

@@ -3,10 +3,10 @@
 Needs `_testcapi`, which comes with CPython's own tests.
 """
 
+import _testcapi
 from collections import OrderedDict
 from itertools import count
 
-import _testcapi
 import numpy as np
 from _measuring import each, report
 

@@ -139,14 +139,12 @@ def that_are_closed():
     record = made()
     source, target = os.pipe()
     os.close(source)
-    with open(target, "wb", buffering=0) as writer:
-        with refused(BrokenPipeError):
-            write(record, writer, keep_input=False)
+    with open(target, "wb", buffering=0) as writer, refused(BrokenPipeError):
+        write(record, writer, keep_input=False)
     first, second = socket.socketpair()
     second.close()
-    with first:
-        with refused(OSError):
-            write(record, first, keep_input=False)
+    with first, refused(OSError):
+        write(record, first, keep_input=False)
     with refused(ValueError, "closed"):
         write(record, writer)
     assert len(record) == 4
