@@ -74,7 +74,7 @@ class BuildExt(build_ext):  # type: ignore[misc]  # setuptools has no types
         super().build_extensions()
 
 
-class SDist(sdist):
+class SDist(sdist):  # type: ignore[misc]  # setuptools has no types
     """`sdist` whose archive depends on nothing but the files and SOURCE_DATE_EPOCH, where that is set."""
 
     def make_archive(self, base_name: str, format: str, *args: object, **options: object) -> str:
@@ -88,14 +88,17 @@ def made_again(path: str, time: int) -> None:
     """Write the ``.tar.gz`` at `path` anew: in the order of the names, without owners, everything as old as `time` (seconds since 1970)."""
     with tarfile.open(path) as archive:
         members = [(member, archive.extractfile(member) if member.isfile() else None) for member in archive]
-        with open(path + ".new", "wb") as file, gzip.GzipFile("", "wb", mtime=time, fileobj=file) as packed:
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as again:
-                for member, content in sorted(members, key=lambda pair: pair[0].name):
-                    member.uid = member.gid = 0
-                    member.uname = member.gname = ""
-                    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-                    member.mtime, member.pax_headers = time, {}
-                    again.addfile(member, content)
+        with (
+            open(path + ".new", "wb") as file,
+            gzip.GzipFile("", "wb", mtime=time, fileobj=file) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as again,
+        ):
+            for member, content in sorted(members, key=lambda pair: pair[0].name):
+                member.uid = member.gid = 0
+                member.uname = member.gname = ""
+                member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+                member.mtime, member.pax_headers = time, {}
+                again.addfile(member, content)
     os.replace(path + ".new", path)
 
 

@@ -1,4 +1,4 @@
-"""What a user does first with an installed flatrecord; a gigabyte goes through a record. Needs nothing but the package.
+"""What a user does first with an installed flatrecord: a gigabyte goes through a record. Needs nothing but the package.
 
 Run by ``make wheel`` and by cibuildwheel, on each system and Python, where there is no compiler.
 """
@@ -57,6 +57,5 @@ arrays[0] += 1
 top = peak()
 told = "peak not measured here" if base is None or top is None else f"peak {(top - base) / (1 << 30):.2f} times its size"
 assert base is None or top is None or top - base < (1 << 30) + 96 * MIB, told
-print(
-    f"flatrecord {flatrecord.__version__}, Python {sys.version.split()[0]}, NumPy {np.__version__}: 1 GiB through a record and a file, {told}"
-)
+versions = f"flatrecord {flatrecord.__version__}, Python {sys.version.split()[0]}, NumPy {np.__version__}"
+print(f"{versions}: 1 GiB through a record and a file, {told}")

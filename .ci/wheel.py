@@ -121,9 +121,7 @@ def _unlike(first: Path, second: Path) -> str:
     contents = []
     for archive in (first, second):
         with tempfile.TemporaryDirectory() as folder:
-            shutil.unpack_archive(
-                archive, folder, "zip" if archive.suffix == ".whl" else "gztar", **({} if archive.suffix == ".whl" else {"filter": "data"})
-            )
+            shutil.unpack_archive(archive, folder, "zip" if archive.suffix == ".whl" else "gztar")
             contents.append({(str(path.relative_to(folder)), _digest(path)) for path in Path(folder).rglob("*") if path.is_file()})
     return ", ".join(sorted({name for name, _ in contents[0] ^ contents[1]})) or "the order, the times or the modes"
 
@@ -190,14 +188,15 @@ def _tried(version: str, python: Path, wheel: str, tests: Sequence[str], tree: P
             if key not in ("PYTHONPATH", "CC", "VIRTUAL_ENV") and not key.startswith("FLATRECORD_")
         }
         env["PATH"] = f"{new / 'bin'}{os.pathsep}{tools}"
-        pip = [new / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+        own = new / "bin" / "python"
+        pip: list[str | Path] = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
         _run(*pip, wheel, env=env)
         for requirement in more:
             _run(*pip, "--no-deps", requirement, env=env)
-        subprocess.run([new / "bin" / "python", ROOT / ".ci" / "smoke.py"], cwd=new, env=env, check=True)
+        subprocess.run([own, ROOT / ".ci" / "smoke.py"], cwd=new, env=env, check=True)
         began = time.monotonic()
         report = new / "report"
-        command = [new / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+        command: list[str | Path] = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
         with report.open("w+") as file:
             status = subprocess.run(command, cwd=tree, env=env, stdout=file, stderr=subprocess.STDOUT).returncode
         lines = report.read_text().splitlines()

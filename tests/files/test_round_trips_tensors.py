@@ -81,5 +81,5 @@ def test_writing_to_a_tensor_on_a_mapped_array_is_torchs_error_and_never_the_fil
         record.to_torch_state_dict()["x"].add_(1)
     torch.from_dlpack(record["x"])[0] = 7
     assert (tmp_path / "x").read_bytes() == before
-    with pytest.raises(ValueError, match="read-only|WRITEABLE"):
+    with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
         record["x"].numpy().flags.writeable = True
