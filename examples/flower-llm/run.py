@@ -15,8 +15,8 @@ APP = Path(__file__).parent
 sys.path.insert(0, str(APP.parent.parent))  # for profiling
 
 try:
-    import flwr  # noqa: F401
-    import torch  # noqa: F401
+    import flwr  # noqa: F401 (whether it is there)
+    import torch  # noqa: F401 (whether it is there)
     from rich import box
     from rich.console import Console
     from rich.table import Table

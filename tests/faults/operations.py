@@ -307,7 +307,7 @@ def torch_operations() -> list[Operation]:
 
     def model_of(make: Callable[[], dict[str, Any]]) -> Any:
         state = OrderedDict(make())
-        state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
+        state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]  # as torch gives it to state_dicts
         return state
 
     def array(make: Callable[[], Any]) -> Case:

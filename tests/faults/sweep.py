@@ -368,7 +368,7 @@ def main(kind: str, group: str, folder: str, *only: str) -> None:
         import flatrecord.safetensors
 
         # So that there are several batches of what is small.
-        flatrecord.safetensors.FILE_PIECE = flatrecord.safetensors.STREAM_PIECE = 5000  # type: ignore[attr-defined]
+        flatrecord.safetensors.FILE_PIECE = flatrecord.safetensors.STREAM_PIECE = 5000  # type: ignore[attr-defined]  # imported there
     fault = KINDS[kind]()
     settle()
     for operation in found:

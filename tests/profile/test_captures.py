@@ -39,7 +39,7 @@ def at_the_end():
 def freed_at_once():
     x, y = first(), second()
     del x, y
-    z = second()  # noqa: F841
+    z = second()  # noqa: F841 (held until the function returns)
 
 
 def in_the_middle():

@@ -29,7 +29,7 @@ from flatrecord.dtypes import SAFETENSORS
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from arrays import ALL_DTYPES, LAYOUTS, filled, npy  # noqa: E402
+from arrays import ALL_DTYPES, LAYOUTS, filled, npy  # noqa: E402 (once it can be found)
 
 MANIFEST = "manifest.json"
 

@@ -16,10 +16,10 @@ from ..hook.versions import require
 
 require()
 
-from . import transport  # noqa: E402
-from .arrays import Array  # noqa: E402
-from .chunks import ArrayChunk  # noqa: E402
-from .records import ArrayRecord, ParametersRecord, from_flower, to_flower  # noqa: E402
+from . import transport
+from .arrays import Array
+from .chunks import ArrayChunk
+from .records import ArrayRecord, ParametersRecord, from_flower, to_flower
 
 transport.install()
 

@@ -60,7 +60,7 @@ if any(os.environ.get(name) != value for name, value in SETTINGS.items()):
 
 sys.path.append(str(Path(__file__).parents[2]))  # `tests`, for what the other tests have: arrays.py, flower/peer.py
 
-from exhaustive import EXHAUSTIVE  # noqa: E402
+from exhaustive import EXHAUSTIVE  # noqa: E402 (once it can be found)
 
 
 class _Mallinfo(ctypes.Structure):
