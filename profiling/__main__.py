@@ -33,14 +33,19 @@ PROGRAMS: dict[str, Program] = {
 }
 
 
-def main() -> int:
-    """Run the program that is named on the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m profiling", description=__doc__)
     programs = parser.add_subparsers(dest="program", required=True)
     for name, module in PROGRAMS.items():
         summary = module.__doc__.splitlines()[0]
         module.add_arguments(programs.add_parser(name, help=summary, description=summary))
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run the program that is named on the command line."""
+    options = make_parser().parse_args()
     return PROGRAMS[options.program].main(options)
 
 

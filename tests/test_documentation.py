@@ -1,28 +1,63 @@
-"""The examples of the README, and those of Flower's page on ParametersRecord, run as written."""
+"""The README and the pages of docs/ are true: what they show runs, and what they list is all there is."""
 
 import re
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+from pages import PAGES, ROOT, Reader, agree, blocks, check, commands, name_of
 
 
-@pytest.mark.parametrize("block", range(len(BLOCKS)))
-def test_the_readme(block, capsys, tmp_path, monkeypatch):
+WRONG = [
+    "python\nprint(1)  # 2\n",
+    "python\nprint(1)\n",
+    "python\n1 / 0\n",
+    "python\n# a.py\nx = 1\n```\n\n```diff\n--- a.py\n+++ a.py\n-y\n+z\n",
+    "console\n$ python --version\nPython 2\n",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[block], f"README.md, block {block + 1}", "exec"), {})
-    # Where a print has a comment, the comment is what it prints.
-    promised = re.findall(r"^print\(.*\)\s+# (?=\d)(.*)$", BLOCKS[block], re.MULTILINE)
-    printed = capsys.readouterr().out
-    assert all(text in printed for text in promised)
+    for command in commands(page):
+        check(command)
+    Reader(page, tmp_path).read()
 
 
-def test_the_readme_has_examples():
-    assert len(BLOCKS) >= 2
+def test_there_are_examples():
+    run = {name_of(page): [kind for kind, _ in blocks(page)] for page in PAGES}
+    assert run["README.md"].count("python") >= 2
+    assert run["docs/tutorial.md"].count("console") >= 5 and run["docs/tutorial.md"].count("diff") >= 3
+
+
+def test_what_is_not_so_is_noticed(tmp_path):
+    assert agree("a  1.00 models, 0.5 s after\n...\nend\n", "a 1.04  models, 7.1 s after\nx\ny\nend\n")
+    assert agree("key ... bytes\n", "key 6 and 7 bytes\n")
+    for shown in ("a 1.00 models\n", "a 1 models\n", "b 2.00 models\n", "a 2.00 models\n\nmore\n", ""):
+        assert not agree(shown, "a 2.00 models\n")
+    for command in ("flatrecord prophile", "flatrecord inspect x --jason", "make tost", "python -m profiling micro --gib 1", "make demo ARGS=--gb", "rm x"):
+        with pytest.raises(AssertionError):
+            check(command)
+    for number, block in enumerate(WRONG):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        page = folder / "page.md"
+        page.write_text(f"```{block}```\n")
+        with pytest.raises((AssertionError, ZeroDivisionError)):
+            Reader(page, folder).read()
+
+
+def test_the_links_of_the_readme():
+    for target in re.findall(r"\]\((?!https:)([^)]+)\)", (ROOT / "README.md").read_text()):
+        path, _, anchor = target.partition("#")
+        page = ROOT / (path or "README.md")
+        assert page.exists(), target
+        assert not anchor or anchor in {slug(title) for title in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)}, target
+
+
+def slug(title):
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def test_flowers_first_example():

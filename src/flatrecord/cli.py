@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     That of ``profile`` is the program's own, or 3.
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
         sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
@@ -48,7 +48,8 @@ def _fail(reason: str) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="flatrecord", description="Models at no extra memory: their files, their profile, and Flower.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

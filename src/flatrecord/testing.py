@@ -46,7 +46,7 @@ class Peak:
         Whether this is memory that was resident, or memory that was asked for.
     imports : int
         How much of it libraries had allocated as they were imported. 0 where `resident`.
-    held : list of (Blame, int)
+    held : list[tuple[flatrecord.profile.places.Blame, int]]
         Which lines held it, and how many bytes each; the largest first. Empty where `resident`.
     """
 

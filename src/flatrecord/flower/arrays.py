@@ -155,7 +155,7 @@ class Array(_Array, _FlowerArray):  # type: ignore[misc, override]  # Flower's h
 
     @property
     def children(self) -> dict[str, InflatableObject]:
-        """dict of str to ArrayChunk: the chunks by their object ids."""
+        """dict[str, ArrayChunk]: the chunks by their object ids."""
         return dict(self.slice_array())
 
     def deflate(self) -> bytes:

@@ -34,8 +34,8 @@ class ArrayChunk(_FlowerArrayChunk):
 
     Attributes
     ----------
-    source : Array or Landing or None
-        What it shows a part of; None while it holds bytes that were received.
+    source : object or None
+        The Array, or the memory that is to become one, of which it shows a part; None while it holds bytes that were received.
 
     Notes
     -----

@@ -207,7 +207,7 @@ class ArrayRecord(_ArrayRecord, _FlowerArrayRecord):
 
     @property
     def children(self) -> dict[str, InflatableObject]:
-        """dict of str to Array: the Arrays by their object ids."""
+        """dict[str, Array]: the Arrays by their object ids."""
         arrays: list[Any] = list(self.values())
         identify(arrays)
         return {array.object_id: array for array in arrays}

@@ -58,7 +58,7 @@ class Blame(NamedTuple):
         The innermost line that is not a library's; or a library's, where there is no other.
     via : str
         What that line called, such as ``torch.load``; empty where it allocated by itself or by compiled code.
-    callers : tuple of Place
+    callers : tuple[Place, ...]
         From where that was called, the nearest first, a few.
     """
 

@@ -35,21 +35,45 @@ _Record = TypeVar("_Record", bound=ParametersRecord)
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says of one array."""
+    """What a file says of one array.
 
-    dtype: str  # as in `Array.dtype`; the format's own word where NumPy has no such dtype
-    shape: tuple[int, ...]  # sizes of the axes, in elements
+    Attributes
+    ----------
+    dtype : str
+        As in `Array.dtype`; the format's own word where NumPy has no such dtype.
+    shape : tuple[int, ...]
+        Sizes of the axes, in elements.
+    stype : str
+        As in `Array.stype`.
+    nbytes : int
+        Length of the payload, in bytes.
+    path : str
+        The file it is in.
+    offset : int or None
+        Where the payload begins there, in bytes; None if the file is not safetensors.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
     stype: str
-    nbytes: int  # of the payload
-    path: str  # the file it is in
-    offset: int | None  # where the payload begins there, in bytes; None if the file is not safetensors
+    nbytes: int
+    path: str
+    offset: int | None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file, or a checkpoint of several, says that it holds."""
+    """What a file, or a checkpoint of several, says that it holds.
 
-    entries: dict[str, Entry]  # in the header's order
+    Attributes
+    ----------
+    entries : dict[str, Entry]
+        By their names, in the header's order.
+    metadata : dict[str, str]
+        What the header says beside.
+    """
+
+    entries: dict[str, Entry]
     metadata: dict[str, str]
 
     @property
