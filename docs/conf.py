@@ -18,6 +18,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 default_role = "py:obj"  # what docstrings have in backticks is a link, where there is something to link to
 napoleon_google_docstring = False
@@ -36,7 +37,17 @@ html_theme = "furo"
 html_title = f"flatrecord {release}"
 html_static_path = ["static"]
 html_css_files = ["flatrecord.css"]
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 pygments_style = "default"
 pygments_dark_style = "monokai"
+
+
+def parameters_are_no_links(app, what, name, obj, options, lines):
+    """The parameter ``copy`` would be a link to the method of that name."""
+    lines[:] = [line.replace(" `copy`", " ``copy``") for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", parameters_are_no_links)

@@ -1,11 +1,16 @@
 """The README and the pages of docs/ are true: what they show runs, and what they list is all there is."""
 
+import argparse
+import importlib
 import re
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 from pages import PAGES, ROOT, Reader, agree, blocks, check, commands, name_of
+
+import flatrecord
+from flatrecord.profile.command import add_arguments
 
 
 WRONG = [
@@ -54,6 +59,28 @@ def test_the_links_of_the_readme():
         page = ROOT / (path or "README.md")
         assert page.exists(), target
         assert not anchor or anchor in {slug(title) for title in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)}, target
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
+    public = {"flatrecord": flatrecord, **{name: importlib.import_module(f"flatrecord.{name}") for name in ("flower", "profile", "safetensors", "testing")}}
+    for page, module in public.items():
+        documented = set(re.findall(r"^\.\. auto(?:class|function):: ([\w.]+)", pages[page], re.MULTILINE))
+        assert set(module.__all__) <= documented, page
+    assert {f"{module.__name__}.{name}" for module in public.values() for name in module.__all__} > {"flatrecord.Array", "flatrecord.profile.phase"}
+
+
+def test_every_setting_is_listed():
+    read = {name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r"\bFLATRECORD_[A-Z_]+\b", path.read_text())}
+    listed = re.findall(r"^\| `(\w+)`", (ROOT / "docs/reference/settings.md").read_text(), re.MULTILINE)
+    assert read == set(listed) and len(listed) == len(read) >= 4
+
+
+def test_every_option_of_the_profiler_is_explained():
+    explained = re.findall(r"^\| `(-[\w-]+)", (ROOT / "docs/guides/profile.md").read_text(), re.MULTILINE)
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    assert set(explained) == {flag for action in parser._actions for flag in action.option_strings}
 
 
 def slug(title):
