@@ -35,7 +35,11 @@ def _stub(module: str) -> tuple[ast.Module, _Names]:
     known, aliases = {}, {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
-            package = importlib.util.resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0]) if node.level else node.module
+            package = (
+                importlib.util.resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0])
+                if node.level
+                else node.module
+            )
             for name in node.names:
                 full = f"{package}.{name.name}"
                 known[name.asname or name.name] = PUBLIC.get(full, full)
@@ -63,13 +67,21 @@ def _place(name: str) -> tuple[str, str | None, str] | None:
     if not inspect.isclass(owner):
         module = getattr(value, "__module__", None)
         last = name.rpartition(".")[2]
-        return (module, last, "__init__") if inspect.isclass(value) and _is_compiled(module) else (module, None, last) if _is_compiled(module) else None
+        return (
+            (module, last, "__init__")
+            if inspect.isclass(value) and _is_compiled(module)
+            else (module, None, last)
+            if _is_compiled(module)
+            else None
+        )
     last = name.rpartition(".")[2]
     (base,) = [base for base in owner.__mro__ if last in vars(base)][:1]
     return (base.__module__, base.__name__, last) if _is_compiled(base.__module__) else None
 
 
-def _signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None) -> tuple[str, str] | None:
+def _signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str, str] | None:
     """Signatures of the stub, one a line where there are several."""
     if what not in ("class", "method", "function") or (place := _place(name)) is None:
         return None

@@ -12,7 +12,6 @@ from pages import PAGES, ROOT, Reader, agree, blocks, check, commands, name_of
 import flatrecord
 from flatrecord.profile.command import add_arguments
 
-
 WRONG = [
     "python\nprint(1)  # 2\n",
     "python\nprint(1)\n",
@@ -41,7 +40,14 @@ def test_what_is_not_so_is_noticed(tmp_path):
     assert agree("key ... bytes\n", "key 6 and 7 bytes\n")
     for shown in ("a 1.00 models\n", "a 1 models\n", "b 2.00 models\n", "a 2.00 models\n\nmore\n", ""):
         assert not agree(shown, "a 2.00 models\n")
-    for command in ("flatrecord prophile", "flatrecord inspect x --jason", "make tost", "python -m profiling micro --gib 1", "make demo ARGS=--gb", "rm x"):
+    for command in (
+        "flatrecord prophile",
+        "flatrecord inspect x --jason",
+        "make tost",
+        "python -m profiling micro --gib 1",
+        "make demo ARGS=--gb",
+        "rm x",
+    ):
         with pytest.raises(AssertionError):
             check(command)
     for number, block in enumerate(WRONG):
@@ -63,11 +69,17 @@ def test_the_links_of_the_readme():
 
 def test_every_public_name_is_in_the_reference():
     pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
-    public = {"flatrecord": flatrecord, **{name: importlib.import_module(f"flatrecord.{name}") for name in ("flower", "profile", "safetensors", "testing")}}
+    public = {
+        "flatrecord": flatrecord,
+        **{name: importlib.import_module(f"flatrecord.{name}") for name in ("flower", "profile", "safetensors", "testing")},
+    }
     for page, module in public.items():
         documented = set(re.findall(r"^\.\. auto(?:class|function):: ([\w.]+)", pages[page], re.MULTILINE))
         assert set(module.__all__) <= documented, page
-    assert {f"{module.__name__}.{name}" for module in public.values() for name in module.__all__} > {"flatrecord.Array", "flatrecord.profile.phase"}
+    assert {f"{module.__name__}.{name}" for module in public.values() for name in module.__all__} > {
+        "flatrecord.Array",
+        "flatrecord.profile.phase",
+    }
 
 
 def test_every_setting_is_listed():

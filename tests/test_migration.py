@@ -22,7 +22,7 @@ def test_there_are_lines():
 
 
 @pytest.mark.parametrize("module", range(3), ids=("flwr", "flatrecord", "flower"))
-@pytest.mark.parametrize(("code", "cells"), LINES, ids=[code for code, _ in LINES])
+@pytest.mark.parametrize("code, cells", LINES, ids=[code for code, _ in LINES])
 def test_a_line(code, cells, module):
     assert shown(code, MODULES[module]) == cells[module].replace("\\|", "|")
 
