@@ -5,6 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # for stubs.py
 
+from sphinx.application import Sphinx
+
 import flatrecord
 
 project = "flatrecord"
@@ -44,10 +46,11 @@ pygments_style = "default"
 pygments_dark_style = "monokai"
 
 
-def parameters_are_no_links(app, what, name, obj, options, lines):
+def parameters_are_no_links(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
     """The parameter ``copy`` would be a link to the method of that name."""
     lines[:] = [line.replace(" `copy`", " ``copy``") for line in lines]
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
     app.connect("autodoc-process-docstring", parameters_are_no_links)

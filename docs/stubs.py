@@ -1,7 +1,7 @@
 """Sphinx extension: what is compiled has its signatures in ``.pyi`` stubs beside it, with types, which autodoc does not read."""
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import sys
 from functools import cache
@@ -30,57 +30,48 @@ class _Names(ast.NodeTransformer):
 @cache
 def _stub(module: str) -> tuple[ast.Module, _Names]:
     """The stub of a compiled module, and what its names mean."""
-    path = Path(importlib.import_module(module).__file__ or "")
+    path = Path(str(sys.modules[module].__file__))
     tree = ast.parse((path.parent / f"{path.name.partition('.')[0]}.pyi").read_text())
-    known, aliases = {}, {}
+    known: dict[str, str] = {}
+    aliases: dict[str, ast.expr] = {}
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            package = (
-                importlib.util.resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0])
-                if node.level
-                else node.module
-            )
-            for name in node.names:
-                full = f"{package}.{name.name}"
-                known[name.asname or name.name] = PUBLIC.get(full, full)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            aliases[node.target.id] = node.value
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            known[node.targets[0].id] = f"typing.{node.targets[0].id.strip('_')}"  # a type variable
-        elif isinstance(node, ast.ClassDef):
-            known[node.name] = PUBLIC.get(f"{module}.{node.name}", f"typing.{node.name.strip('_')}")
+        match node:
+            case ast.ImportFrom(module=source, names=names, level=level):
+                package = importlib.util.resolve_name("." * level + (source or ""), module.rpartition(".")[0])
+                known |= {name.asname or name.name: _public(package, name.name) for name in names}
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                aliases[name] = value
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.ClassDef(name=name):  # a type variable, or a class
+                known[name] = _public(module, name)
     return tree, _Names(known, aliases)
 
 
-def _is_compiled(module: str | None) -> bool:
-    return not str(getattr(sys.modules.get(module or ""), "__file__", ".py")).endswith(".py")
+def _public(module: str, name: str) -> str:
+    """By which name something is described here; what is private to a stub is shown as if it were of `typing`."""
+    return f"typing.{name.strip('_')}" if name.startswith("_") else PUBLIC.get(f"{module}.{name}", f"{module}.{name}")
+
+
+def _is_compiled(module: object) -> bool:
+    return isinstance(module, str) and str(getattr(sys.modules.get(module), "__file__", ".py")).endswith((".so", ".pyd"))
 
 
 def _place(name: str) -> tuple[str, str | None, str] | None:
-    """The compiled module in which something of a public name is defined, its class there if it is a method, and its name there."""
-    package, _, rest = name.partition(".")
-    value: Any = sys.modules[package]
-    owner = None
-    while rest:
-        first, _, rest = rest.partition(".")
-        owner, value = value, getattr(value, first)
-    if not inspect.isclass(owner):
-        module = getattr(value, "__module__", None)
-        last = name.rpartition(".")[2]
-        return (
-            (module, last, "__init__")
-            if inspect.isclass(value) and _is_compiled(module)
-            else (module, None, last)
-            if _is_compiled(module)
-            else None
-        )
-    last = name.rpartition(".")[2]
-    (base,) = [base for base in owner.__mro__ if last in vars(base)][:1]
-    return (base.__module__, base.__name__, last) if _is_compiled(base.__module__) else None
+    """Where something that is public is defined, if that is compiled: its module, its class if it is a method, and its name there."""
+    path, last = name.rpartition(".")[::2]
+    owner: Any = sys.modules.get(path)
+    if owner is None:
+        module, kind = path.rpartition(".")[::2]
+        owner = getattr(sys.modules[module], kind)
+        owner = next(base for base in owner.__mro__ if last in vars(base))
+        return (owner.__module__, owner.__name__, last) if _is_compiled(owner.__module__) else None
+    value = getattr(owner, last)
+    if not _is_compiled(getattr(value, "__module__", None)):
+        return None
+    return (value.__module__, last, "__init__") if inspect.isclass(value) else (value.__module__, None, last)
 
 
 def _signature(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+    app: Sphinx, what: str, name: str, value: object, options: object, *written_by_autodoc: str | None
 ) -> tuple[str, str] | None:
     """Signatures of the stub, one a line where there are several."""
     if what not in ("class", "method", "function") or (place := _place(name)) is None:

@@ -7,11 +7,20 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from pages import PAGES, ROOT, Reader, agree, blocks, check, commands, name_of
+from pages import BLOCK, PAGES, ROOT, Reader, agree, blocks, check, commands, name_of
 
 import flatrecord
 from flatrecord.profile.command import add_arguments
 
+NO_COMMANDS = [
+    "flatrecord prophile",
+    "flatrecord inspect x --jason",
+    "make tost",
+    "make demo ARGS=--gb",
+    "python -m profiling micro --gib 1",
+    "pip install flatrecord[torc]",
+    "rm x",
+]
 WRONG = [
     "python\nprint(1)  # 2\n",
     "python\nprint(1)\n",
@@ -29,6 +38,12 @@ def test_a_page(page, tmp_path, monkeypatch):
     Reader(page, tmp_path).read()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_is_in_blocks_that_say_what_they_are(page):
+    rest = BLOCK.sub("", page.read_text())
+    assert "```" not in rest and "~~~" not in rest and not re.search(r"^\n {4}", rest, re.MULTILINE)
+
+
 def test_there_are_examples():
     run = {name_of(page): [kind for kind, _ in blocks(page)] for page in PAGES}
     assert run["README.md"].count("python") >= 2
@@ -40,14 +55,7 @@ def test_what_is_not_so_is_noticed(tmp_path):
     assert agree("key ... bytes\n", "key 6 and 7 bytes\n")
     for shown in ("a 1.00 models\n", "a 1 models\n", "b 2.00 models\n", "a 2.00 models\n\nmore\n", ""):
         assert not agree(shown, "a 2.00 models\n")
-    for command in (
-        "flatrecord prophile",
-        "flatrecord inspect x --jason",
-        "make tost",
-        "python -m profiling micro --gib 1",
-        "make demo ARGS=--gb",
-        "rm x",
-    ):
+    for command in NO_COMMANDS:
         with pytest.raises(AssertionError):
             check(command)
     for number, block in enumerate(WRONG):
@@ -69,10 +77,8 @@ def test_the_links_of_the_readme():
 
 def test_every_public_name_is_in_the_reference():
     pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
-    public = {
-        "flatrecord": flatrecord,
-        **{name: importlib.import_module(f"flatrecord.{name}") for name in ("flower", "profile", "safetensors", "testing")},
-    }
+    public = {name: importlib.import_module(f"flatrecord.{name}") for name in ("flower", "profile", "safetensors", "testing")}
+    public["flatrecord"] = flatrecord
     for page, module in public.items():
         documented = set(re.findall(r"^\.\. auto(?:class|function):: ([\w.]+)", pages[page], re.MULTILINE))
         assert set(module.__all__) <= documented, page
