@@ -78,7 +78,7 @@ wheel: $(VENV)/suite.stamp
 # The pages of docs/ as a site, with warnings as errors; nothing in it is loaded from elsewhere.
 docs: $(VENV)/docs.stamp $(VENV)/package.stamp
 	rm -rf build/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -d build/doctrees docs build/docs
 	@! grep -rnE '(src|srcset|poster|data)="(https?:)?//|<link[^>]+href="(https?:)?//|url\(["'"'"']?(https?:)?//|@import' build/docs --include='*.html' --include='*.css'
 	@echo build/docs/index.html
 

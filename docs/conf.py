@@ -31,8 +31,9 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r".*"),  # parameters, keywords and other libraries' names, in backticks in docstrings
-    ("py:class", r"(collections|contextlib|flwr|numpy|os|torch|typing|typing_extensions)\..*"),  # not described here
+    ("py:class", r"(collections|contextlib|flwr|numpy|os|socket|torch|typing|typing_extensions|_typeshed)\..*"),  # not described here
     ("py:class", r"flatrecord\.(safetensors\._Record|testing\.Result)"),  # type variables
+    ("py:class", "Stream"),  # where there are overloads, autodoc does not ask for signatures; what a stream is stands below them
 ]
 
 html_theme = "furo"
