@@ -14,7 +14,7 @@ MODULES = (
     *("workers", "copying", "strided", "buffer", "foreign", "holders", "ownership", "npy", "views", "segments", "array"),
     *("parts", "errors", "entries", "release", "absorb", "ties", "record"),
 )
-HEADERS = ("platform", "workers", "strided", "blocks")
+HEADERS = ("platform", "threads", "workers", "strided", "blocks")
 
 
 def switched_on(name: str) -> bool:
@@ -22,8 +22,9 @@ def switched_on(name: str) -> bool:
     return os.environ.get(f"FLATRECORD_{name}", "0") not in ("", "0")
 
 
-debug, sanitize, coverage, fuzz = map(switched_on, ("DEBUG", "SANITIZE", "COVERAGE", "FUZZ"))
+debug, sanitize, coverage, fuzz, portable = map(switched_on, ("DEBUG", "SANITIZE", "COVERAGE", "FUZZ", "PORTABLE"))
 variant = "fuzz" if fuzz else "sanitize" if sanitize else "coverage" if coverage else "debug" if debug else "release"
+variant = f"{variant}-portable" if portable else variant
 checked = debug or sanitize or coverage or fuzz
 # abi3 cannot be loaded by a free-threaded interpreter, and line tracing needs the full API.
 abi3 = not coverage and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -56,12 +57,14 @@ if fuzz:
     compile_args += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fsanitize-coverage=trace-pc,trace-cmp"]
 if coverage:
     macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+if portable:
+    macros.append(("FLATRECORD_PORTABLE", "1"))  # what a system gets that has neither POSIX nor a compiler like gcc
 if os.name == "nt":
-    compile_args, link_args = [], []
+    compile_args, link_args = [], []  # what setuptools gives MSVC is right: /O2, no symbols; nothing of ours needs its /std:c11
 else:
     compile_args, link_args = [*compile_args, "-pthread"], [*link_args, "-pthread"]
 if sysconfig.get_platform().startswith("macosx"):
-    link_args = [a for a in link_args if a != "-Wl,-s"]
+    link_args = ["-Wl,-x" if a == "-Wl,-s" else a for a in link_args]  # its linker has this word for it
 
 
 class BuildExt(build_ext):  # type: ignore[misc]  # setuptools has no types

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "platform.h"
+#include "threads.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -21,7 +22,7 @@
 #define FLATRECORD_SHELF 512 /* blocks */
 
 static struct {
-    char in_use;
+    flatrecord_flag in_use;
     size_t limit; /* bytes in all */
     size_t total;
     int count;
@@ -34,7 +35,7 @@ static struct {
 /* Set how many bytes may be kept; to be called before anything is. */
 static void flatrecord_keep_up_to(size_t limit)
 {
-    flatrecord_shelf.limit = limit;
+    flatrecord_shelf.limit = flatrecord_make_flag(&flatrecord_shelf.in_use) ? limit : 0;
 }
 
 static void *flatrecord_unshelve(int i, size_t *size)
@@ -52,13 +53,13 @@ static void *flatrecord_unshelve(int i, size_t *size)
 static int flatrecord_clear_shelf(void)
 {
     int cleared = 0;
-    if (!__atomic_test_and_set(&flatrecord_shelf.in_use, __ATOMIC_ACQUIRE)) {
+    if (flatrecord_shelf.limit > 0 && flatrecord_raise(&flatrecord_shelf.in_use)) {
         for (; flatrecord_shelf.count > 0; cleared = 1) {
             size_t size;
             void *block = flatrecord_unshelve(0, &size);
             flatrecord_unmap(block, size);
         }
-        __atomic_clear(&flatrecord_shelf.in_use, __ATOMIC_RELEASE);
+        flatrecord_lower(&flatrecord_shelf.in_use);
     }
     return cleared;
 }
@@ -69,7 +70,7 @@ static void *flatrecord_obtain(size_t needed, size_t *size)
 {
     void *block = NULL;
     int i, best = -1;
-    if (needed <= flatrecord_shelf.limit && !__atomic_test_and_set(&flatrecord_shelf.in_use, __ATOMIC_ACQUIRE)) {
+    if (needed <= flatrecord_shelf.limit && flatrecord_raise(&flatrecord_shelf.in_use)) {
         for (i = 0; i < flatrecord_shelf.count; i++) {
             size_t found = flatrecord_shelf.kept[i].size;
             if (found >= needed && found - needed <= needed / 8 && (best < 0 || found <= flatrecord_shelf.kept[best].size))
@@ -77,7 +78,7 @@ static void *flatrecord_obtain(size_t needed, size_t *size)
         }
         if (best >= 0)
             block = flatrecord_unshelve(best, size);
-        __atomic_clear(&flatrecord_shelf.in_use, __ATOMIC_RELEASE);
+        flatrecord_lower(&flatrecord_shelf.in_use);
     }
     if (block == NULL) {
         block = flatrecord_map(needed);
@@ -94,7 +95,7 @@ static void flatrecord_give_back(void *block, size_t size)
     void *evicted[FLATRECORD_SHELF];
     size_t sizes[FLATRECORD_SHELF];
     int count = 0;
-    if (size > flatrecord_shelf.limit || __atomic_test_and_set(&flatrecord_shelf.in_use, __ATOMIC_ACQUIRE)) {
+    if (size > flatrecord_shelf.limit || !flatrecord_raise(&flatrecord_shelf.in_use)) {
         flatrecord_unmap(block, size);
         return;
     }
@@ -107,7 +108,7 @@ static void flatrecord_give_back(void *block, size_t size)
     flatrecord_shelf.kept[flatrecord_shelf.count].size = size;
     flatrecord_shelf.count++;
     flatrecord_shelf.total += size;
-    __atomic_clear(&flatrecord_shelf.in_use, __ATOMIC_RELEASE);
+    flatrecord_lower(&flatrecord_shelf.in_use);
     while (count-- > 0)
         flatrecord_unmap(evicted[count], sizes[count]);
 }

@@ -16,6 +16,9 @@ from .copying cimport copy_bytes
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(object value)
 
+cdef extern from "platform.h":
+    const size_t PAGE "FLATRECORD_PAGE"
+
 cdef extern from "blocks.h":
     void flatrecord_keep_up_to(size_t limit) noexcept nogil
     void *flatrecord_obtain(size_t needed, size_t *size) noexcept nogil
@@ -25,7 +28,6 @@ cdef extern from "blocks.h":
 # A freed malloc block of 1 to 32 MiB often stays with the process (glibc raises its own mmap
 # threshold up to that size), however many there are, so blocks from here up come from mmap.
 cdef Py_ssize_t MAP_FROM = 1 << 20
-cdef size_t PAGE = 4096  # or a part of one
 cdef size_t ALIGNMENT = 64  # of large blocks
 
 flatrecord_keep_up_to(<size_t> environment.CACHE_MIB << 20)

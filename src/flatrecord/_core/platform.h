@@ -1,5 +1,7 @@
 /* What the operating system and the C API give us that Cython has no word for.
- * Every Linux call has a portable fallback in the same function.
+ *
+ * Every call of Linux's has a fallback in the same function, and every one of POSIX's another, which asks for no more than C11 and CPython:
+ * Windows gets it, and whoever builds with FLATRECORD_PORTABLE.
  */
 #ifndef FLATRECORD_PLATFORM_H
 #define FLATRECORD_PLATFORM_H
@@ -9,14 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __linux__
-#include <sys/prctl.h>
-#endif
-
-#if defined(__unix__) || defined(__APPLE__)
-#define FLATRECORD_HAS_MMAP 1
-#include <sys/mman.h>
 #include <time.h>
+
+/* POSIX with a compiler that has GNU's builtins, as gcc and clang do. */
+#if (defined(__unix__) || defined(__APPLE__)) && defined(__GNUC__) && !defined(FLATRECORD_PORTABLE)
+#define FLATRECORD_POSIX 1
+#include <sys/mman.h>
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
 #endif
@@ -24,18 +24,24 @@
 #define MAP_POPULATE 0
 #endif
 #else
-#define FLATRECORD_HAS_MMAP 0
-#include <malloc.h>
-#include <windows.h>
+#define FLATRECORD_POSIX 0
 #endif
 
+#if FLATRECORD_POSIX && defined(__linux__)
+#define FLATRECORD_LINUX 1
+#include <sys/prctl.h>
+#else
+#define FLATRECORD_LINUX 0
+#endif
+
+#define FLATRECORD_PAGE ((size_t)4096) /* or a part of one */
 #define FLATRECORD_HUGE_PAGE ((size_t)2 << 20)
 
 /* Map `size` bytes of fresh private memory, on a page boundary, and on a huge-page boundary where it is large enough to
  * profit and there is room. NULL when the system refuses. */
 static inline void *flatrecord_map(size_t size)
 {
-#if FLATRECORD_HAS_MMAP
+#if FLATRECORD_POSIX
     const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
     /* All will be written to. Where there is no room for a huge page, have the small ones all at once. */
     char *block = mmap(NULL, size, protection, flags | (size < FLATRECORD_HUGE_PAGE ? MAP_POPULATE : 0), -1, 0);
@@ -58,17 +64,26 @@ static inline void *flatrecord_map(size_t size)
 #endif
     return block;
 #else
-    return _aligned_malloc(size, 4096);
+    /* Such sizes malloc has from the system, and gives back to it, on Windows too. */
+    char *found = (char *)malloc(size + FLATRECORD_PAGE + sizeof(void *)), *block;
+    if (found == NULL)
+        return NULL;
+    block = found + sizeof(void *);
+    block += FLATRECORD_PAGE - (uintptr_t)block % FLATRECORD_PAGE;
+    memcpy(block - sizeof(void *), &found, sizeof(void *));
+    return block;
 #endif
 }
 
 static inline void flatrecord_unmap(void *block, size_t size)
 {
-#if FLATRECORD_HAS_MMAP
+#if FLATRECORD_POSIX
     munmap(block, size);
 #else
+    void *found;
     (void)size;
-    _aligned_free(block);
+    memcpy(&found, (char *)block - sizeof(void *), sizeof(void *));
+    free(found);
 #endif
 }
 
@@ -76,7 +91,7 @@ static inline void flatrecord_unmap(void *block, size_t size)
 static inline int flatrecord_has_huge_pages(void)
 {
     int found = 1;
-#ifdef __linux__
+#if FLATRECORD_LINUX
     char text[64] = "";
     FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
     if (file == NULL)
@@ -95,8 +110,8 @@ static inline int flatrecord_has_huge_pages(void)
 /* Give pages to the part of a block that has none, all at once: one fault costs more than such a page. */
 static inline void flatrecord_populate(void *block, size_t size)
 {
-#ifdef __linux__
-    const uintptr_t page = 4096, start = ((uintptr_t)block + page - 1) / page * page, end = ((uintptr_t)block + size) / page * page;
+#if FLATRECORD_LINUX
+    const uintptr_t page = FLATRECORD_PAGE, start = ((uintptr_t)block + page - 1) / page * page, end = ((uintptr_t)block + size) / page * page;
     if (end > start)
         madvise((void *)start, end - start, 23); /* MADV_POPULATE_WRITE: a kernel before 5.14 does not know it, and declines */
 #else
@@ -105,16 +120,22 @@ static inline void flatrecord_populate(void *block, size_t size)
 #endif
 }
 
-/* Milliseconds on a clock that never goes back. */
+/* Milliseconds on a clock that nobody sets, where there is one. */
 static inline int64_t flatrecord_milliseconds(void)
 {
-#if FLATRECORD_HAS_MMAP
     struct timespec now;
+#if FLATRECORD_POSIX
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 #else
-    return (int64_t)GetTickCount64();
+    timespec_get(&now, TIME_UTC);
 #endif
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Whether less time has passed since then. A clock that was set, in either direction, says no. */
+static inline int flatrecord_is_within(int64_t began, int milliseconds)
+{
+    return (uint64_t)(flatrecord_milliseconds() - began) < (uint64_t)milliseconds;
 }
 
 /* Whether there is no GIL. */

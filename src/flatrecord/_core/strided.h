@@ -9,19 +9,19 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(__GNUC__) && !defined(FLATRECORD_PORTABLE)
 #define FLATRECORD_INLINE static inline __attribute__((always_inline))
 #else
 #define FLATRECORD_INLINE static inline
 #endif
 
 /* Loops over the words of a group: they are to be in registers, which an array that is indexed by a variable is not. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define FLATRECORD_UNROLL _Pragma("GCC unroll 8")
+#if !defined(__GNUC__) || defined(FLATRECORD_PORTABLE)
+#define FLATRECORD_UNROLL
 #elif defined(__clang__)
 #define FLATRECORD_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define FLATRECORD_UNROLL
+#define FLATRECORD_UNROLL _Pragma("GCC unroll 8")
 #endif
 
 /* Gather `count` elements that lie `stride` bytes apart. */

@@ -12,6 +12,9 @@
 #include <stddef.h>
 
 #include "platform.h"
+#include "threads.h"
+
+#define FLATRECORD_MAX_WORKERS 31 /* a copy has used up the memory's bandwidth long before */
 
 /* One piece of a job. May be called for several pieces at once, and for the same piece again. */
 typedef void (*flatrecord_piece)(void *job, ptrdiff_t i);
@@ -21,34 +24,27 @@ typedef struct {
     void *job;
     ptrdiff_t count;
     ptrdiff_t next; /* the first piece that nobody has taken */
+    int helpers;    /* threads of the pool that may do pieces */
     int entered;    /* the pool has it */
     unsigned forks; /* of this process when it entered the pool */
 } flatrecord_work;
 
-#if defined(__unix__) || defined(__APPLE__)
-
-#include <pthread.h>
-#include <signal.h>
-
-#define FLATRECORD_MAX_WORKERS 31      /* a copy has used up the memory's bandwidth long before */
-#define FLATRECORD_STACK ((size_t)256 << 10)
-
 static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t wanted; /* the threads of the pool wait for it */
-    pthread_cond_t left;   /* whoever has the job waits for it */
-    flatrecord_work *work; /* NULL where no job has the pool */
-    int threads;           /* started */
-    int seats;             /* threads that may still join in */
-    int inside;            /* threads that are at a piece of the job, or about to take one */
-    int watching;          /* forks are noticed */
-    unsigned forks;        /* how many lie between the first process and this one */
-} flatrecord_pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, 0, 0, 0, 0, 0};
+    flatrecord_lock lock;
+    flatrecord_condition wanted; /* the threads of the pool wait for it */
+    flatrecord_condition left;   /* whoever has the job waits for it */
+    flatrecord_work *work;       /* NULL where no job has the pool */
+    int threads;                 /* started */
+    int seats;                   /* threads that may still join in */
+    int inside;                  /* threads that are at a piece of the job, or about to take one */
+    int usable;                  /* there are locks, and forks are noticed */
+    unsigned forks;              /* how many lie between the first process and this one */
+} flatrecord_pool;
 
 /* Whether there are pieces that nobody has taken. */
 static inline int flatrecord_has_pieces(const flatrecord_work *work)
 {
-    return __atomic_load_n(&work->next, __ATOMIC_RELAXED) < work->count;
+    return flatrecord_count(&work->next, &flatrecord_pool.lock) < work->count;
 }
 
 /* Do one piece that nobody has taken; 0 where there is none. */
@@ -57,43 +53,46 @@ static inline int flatrecord_one_piece(flatrecord_work *work)
     ptrdiff_t i;
     if (!flatrecord_has_pieces(work))
         return 0;
-    i = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
+    i = flatrecord_count_on(&work->next, &flatrecord_pool.lock);
     if (i >= work->count)
         return 0;
     work->piece(work->job, i);
     return 1;
 }
 
-static void *flatrecord_worker(void *unused)
+static flatrecord_ended flatrecord_worker(void *unused)
 {
     flatrecord_work *work;
     (void)unused;
-    pthread_mutex_lock(&flatrecord_pool.lock);
+    flatrecord_acquire(&flatrecord_pool.lock);
     for (;;) {
         while (flatrecord_pool.seats == 0)
-            pthread_cond_wait(&flatrecord_pool.wanted, &flatrecord_pool.lock);
+            flatrecord_wait(&flatrecord_pool.wanted, &flatrecord_pool.lock);
         flatrecord_pool.seats--;
         flatrecord_pool.inside++;
         work = flatrecord_pool.work;
-        pthread_mutex_unlock(&flatrecord_pool.lock);
+        flatrecord_release(&flatrecord_pool.lock);
         while (flatrecord_one_piece(work))
             ;
-        pthread_mutex_lock(&flatrecord_pool.lock);
+        flatrecord_acquire(&flatrecord_pool.lock);
         if (--flatrecord_pool.inside == 0)
-            pthread_cond_signal(&flatrecord_pool.left);
+            flatrecord_wake(&flatrecord_pool.left);
     }
-    return NULL;
+}
+
+/* Begin anew, without threads. */
+static void flatrecord_make_pool(void)
+{
+    flatrecord_pool.usable = flatrecord_make_lock(&flatrecord_pool.lock) && flatrecord_make_condition(&flatrecord_pool.wanted) &&
+                             flatrecord_make_condition(&flatrecord_pool.left);
+    flatrecord_pool.work = NULL;
+    flatrecord_pool.threads = flatrecord_pool.seats = flatrecord_pool.inside = 0;
 }
 
 /* In a child process there is only the thread that forked. What the others were at, it does not have. */
 static void flatrecord_forget_workers(void)
 {
-    static const pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static const pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
-    flatrecord_pool.lock = lock;
-    flatrecord_pool.wanted = flatrecord_pool.left = condition;
-    flatrecord_pool.work = NULL;
-    flatrecord_pool.threads = flatrecord_pool.seats = flatrecord_pool.inside = 0;
+    flatrecord_make_pool();
     flatrecord_pool.forks++;
 }
 
@@ -101,53 +100,22 @@ static void flatrecord_forget_workers(void)
  * does not forget it, waits for that thread for ever. Where it fails, everybody works alone. */
 static void flatrecord_watch_forks(void)
 {
-    flatrecord_pool.watching = pthread_atfork(NULL, NULL, flatrecord_forget_workers) == 0;
+    flatrecord_make_pool();
+    if (!flatrecord_watch_forks_by(flatrecord_forget_workers))
+        flatrecord_pool.usable = 0;
 }
 
-/* Start threads until there are `wanted`, or the system has no more. */
-static void flatrecord_start_workers(int wanted)
+/* With the GIL: let as many threads of the pool as the work says take pieces of it from now on. */
+static void flatrecord_share(flatrecord_work *work)
 {
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    if (flatrecord_pool.threads >= wanted)
-        return;
-    if (pthread_attr_init(&attributes) != 0)
-        return;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, FLATRECORD_STACK);
-    /* Signals are for Python's threads, whose system calls they are to interrupt. But not those that
-     * a memory access raises: they go to the thread that made it, and kill it in silence where they are blocked. */
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (flatrecord_pool.threads < wanted) {
-        if (pthread_create(&thread, &attributes, flatrecord_worker, NULL) != 0)
-            break;
-#if defined(__linux__) && defined(_GNU_SOURCE)
-        pthread_setname_np(thread, "flatrecord"); /* for those who look at a process's threads */
-#endif
-        flatrecord_pool.threads++;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-}
-
-/* Let up to `helpers` threads of the pool take pieces of `work` from now on. */
-static void flatrecord_share(flatrecord_work *work, int helpers)
-{
-    int i;
+    int i, helpers = work->helpers < FLATRECORD_MAX_WORKERS ? work->helpers : FLATRECORD_MAX_WORKERS;
     work->entered = 0;
-    if (helpers > FLATRECORD_MAX_WORKERS)
-        helpers = FLATRECORD_MAX_WORKERS;
-    if (helpers < 1 || !flatrecord_pool.watching)
+    if (helpers < 1 || !flatrecord_pool.usable)
         return;
-    pthread_mutex_lock(&flatrecord_pool.lock);
+    flatrecord_acquire(&flatrecord_pool.lock);
     if (flatrecord_pool.work == NULL) {
-        flatrecord_start_workers(helpers);
+        if (flatrecord_pool.threads < helpers)
+            flatrecord_pool.threads += flatrecord_start_threads(helpers - flatrecord_pool.threads, flatrecord_worker);
         if (helpers > flatrecord_pool.threads)
             helpers = flatrecord_pool.threads;
         flatrecord_pool.work = work;
@@ -155,9 +123,9 @@ static void flatrecord_share(flatrecord_work *work, int helpers)
         work->entered = 1;
         work->forks = flatrecord_pool.forks;
         for (i = 0; i < helpers; i++)
-            pthread_cond_signal(&flatrecord_pool.wanted);
+            flatrecord_wake(&flatrecord_pool.wanted);
     }
-    pthread_mutex_unlock(&flatrecord_pool.lock);
+    flatrecord_release(&flatrecord_pool.lock);
 }
 
 /* Let nobody take a further piece, and wait for those that are under way.
@@ -166,84 +134,65 @@ static void flatrecord_share(flatrecord_work *work, int helpers)
 static int flatrecord_settle(flatrecord_work *work)
 {
     int forked;
-    __atomic_store_n(&work->next, work->count, __ATOMIC_RELAXED);
+    flatrecord_set_count(&work->next, work->count, &flatrecord_pool.lock);
     if (!work->entered)
         return 0;
-    pthread_mutex_lock(&flatrecord_pool.lock);
+    flatrecord_acquire(&flatrecord_pool.lock);
     forked = work->forks != flatrecord_pool.forks;
     if (!forked) {
         flatrecord_pool.seats = 0;
         while (flatrecord_pool.inside > 0)
-            pthread_cond_wait(&flatrecord_pool.left, &flatrecord_pool.lock);
+            flatrecord_wait(&flatrecord_pool.left, &flatrecord_pool.lock);
         flatrecord_pool.work = NULL;
     }
-    pthread_mutex_unlock(&flatrecord_pool.lock);
+    flatrecord_release(&flatrecord_pool.lock);
     return forked;
 }
+
+#if FLATRECORD_POSIX
 
 static void flatrecord_abandon(void *work)
 {
     flatrecord_settle((flatrecord_work *)work);
 }
 
+#endif
+
 /* With the GIL: do pieces for some milliseconds without it, then look for signals. -1 with an exception set where a handler raises.
  *
  * A daemon thread that wants the GIL back when the interpreter has ended is ended there and then (up to CPython 3.13); also from within
- * the look for signals, which may collect garbage and so run anything. The job is on its stack, so nobody may be at it any more. */
+ * the look for signals, which may collect garbage and so run anything. The job is on its stack, so nobody may be at it any more. Where
+ * a thread that is ended calls nobody to see to that, the pool stops meanwhile. */
 static int flatrecord_slice(flatrecord_work *work, int milliseconds)
 {
     volatile int failed;
     PyThreadState *state = PyEval_SaveThread();
-    const int64_t until = flatrecord_milliseconds() + milliseconds;
-    while (flatrecord_milliseconds() < until && flatrecord_one_piece(work))
+    const int64_t began = flatrecord_milliseconds();
+    while (flatrecord_is_within(began, milliseconds) && flatrecord_one_piece(work))
         ;
+#if FLATRECORD_POSIX
     pthread_cleanup_push(flatrecord_abandon, work);
     PyEval_RestoreThread(state);
     failed = PyErr_CheckSignals();
     pthread_cleanup_pop(0);
+#else
+    {
+        ptrdiff_t next;
+        flatrecord_acquire(&flatrecord_pool.lock);
+        next = work->next;
+        work->next = work->count;
+        flatrecord_release(&flatrecord_pool.lock);
+        flatrecord_settle(work);
+        work->entered = 0;
+        PyEval_RestoreThread(state);
+        failed = PyErr_CheckSignals();
+        if (!failed && next < work->count) {
+            work->next = next;
+            flatrecord_share(work);
+        }
+    }
+#endif
     return failed;
 }
 
-#else /* without POSIX threads, everybody works alone */
-
-static inline int flatrecord_has_pieces(const flatrecord_work *work)
-{
-    return work->next < work->count;
-}
-
-static inline int flatrecord_one_piece(flatrecord_work *work)
-{
-    if (!flatrecord_has_pieces(work))
-        return 0;
-    work->piece(work->job, work->next++);
-    return 1;
-}
-
-static inline void flatrecord_watch_forks(void)
-{
-}
-
-static inline void flatrecord_share(flatrecord_work *work, int helpers)
-{
-    (void)work;
-    (void)helpers;
-}
-
-static inline int flatrecord_settle(flatrecord_work *work)
-{
-    work->next = work->count;
-    return 0;
-}
-
-static inline int flatrecord_slice(flatrecord_work *work, int milliseconds)
-{
-    PyThreadState *state = PyEval_SaveThread();
-    const int64_t until = flatrecord_milliseconds() + milliseconds;
-    while (flatrecord_milliseconds() < until && flatrecord_one_piece(work))
-        ;
-    PyEval_RestoreThread(state);
-    return PyErr_CheckSignals();
-}
-
-#endif
 #endif

@@ -14,10 +14,11 @@ cdef extern from "workers.h":
         Piece piece
         void *job
         Py_ssize_t count, next
+        int helpers
 
     bint flatrecord_has_pieces(const flatrecord_work *work) noexcept nogil
     void flatrecord_watch_forks() noexcept nogil
-    void flatrecord_share(flatrecord_work *work, int helpers) noexcept nogil
+    void flatrecord_share(flatrecord_work *work) noexcept
     int flatrecord_slice(flatrecord_work *work, int milliseconds) except -1
     bint flatrecord_settle(flatrecord_work *work) noexcept nogil
 
@@ -54,14 +55,14 @@ cdef int do_pieces(Piece piece, void *job, Py_ssize_t count) except -1:
         Some pieces are then not done; no thread is at any.
     """
     cdef flatrecord_work work
-    cdef int helpers = 0 if count < 2 else min(<Py_ssize_t> cores(), count) - 1
     cdef bint again = True
     work.piece, work.job, work.count = piece, job, count
+    work.helpers = 0 if count < 2 else min(<Py_ssize_t> cores(), count) - 1
     # A signal's handler may fork. The child lacks the threads that were at some of the pieces, and does all again.
     while again:
         work.next = 0
         try:
-            flatrecord_share(&work, helpers)
+            flatrecord_share(&work)
             while flatrecord_has_pieces(&work):
                 flatrecord_slice(&work, SLICE)
         finally:
