@@ -202,8 +202,8 @@ def _to_safetensors(checkpoint: Checkpoint, target: str, progress: Progress) -> 
 
 
 def _to_npz(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
-    with Replacement(target) as file, os.fdopen(os.dup(file.descriptor), "wb") as stream:
-        with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
+    with Replacement(target) as file:
+        with os.fdopen(os.dup(file.descriptor), "wb") as stream, zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
             for name, value in checkpoint.values.items():
                 member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))  # the same input gives the same file
                 try:
@@ -216,8 +216,7 @@ def _to_npz(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
                     add_name(error, name)
                     raise
                 del array, value
-        stream.flush()
-        file.commit()
+        file.commit()  # which some systems do only with what is closed elsewhere
 
 
 def _to_torch(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
@@ -239,17 +238,17 @@ def _to_torch(checkpoint: Checkpoint, target: str, progress: Progress) -> None:
         tensors = checkpoint.values.to_torch_state_dict()
     else:
         tensors = ParametersRecord({name: shown(value) for name, value in checkpoint.values.items()}).to_torch_state_dict()
-    with Replacement(target) as file, os.fdopen(os.dup(file.descriptor), "wb") as stream:
-        told: Any = _Told(stream, progress)
-        try:
-            torch.save(dict(tensors), told)
-        except RuntimeError:
-            if told.error is None:
-                raise
-            raise told.error from None  # of which torch says that it is at an unexpected position
-        finally:
-            told.error = None  # its traceback leads back here
-        stream.flush()
+    with Replacement(target) as file:
+        with os.fdopen(os.dup(file.descriptor), "wb") as stream:
+            told: Any = _Told(stream, progress)
+            try:
+                torch.save(dict(tensors), told)
+            except RuntimeError:
+                if told.error is None:
+                    raise
+                raise told.error from None  # of which torch says that it is at an unexpected position
+            finally:
+                told.error = None  # its traceback leads back here
         file.commit()
 
 

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ._core.buffer import empty_cache
+from .profile.extra import missing
 from .profile.places import Blame
 from .profile.resident import forget_peak, status
 from .sizes import shown
@@ -227,7 +228,7 @@ def _started(path: Path) -> Any:
     try:
         import memray
     except ImportError:
-        raise ImportError("flatrecord.testing needs memray, but for resident=True: pip install 'flatrecord[profile]'") from None
+        raise ImportError(f"flatrecord.testing, but for resident=True, needs {missing('memray')}") from None
     # Without trace_python_allocators the 1 MiB arenas of pymalloc would show, not the objects.
     tracker = memray.Tracker(path, trace_python_allocators=True)
     try:

@@ -32,7 +32,7 @@ def test_every_dtype_in_every_layout(way, dtype, layout, tmp_path):
     source = {"before": np.ones(3, "f4"), "x": array, "after": np.ones(5, "f8")}
     kept = array.copy()
     for given in (source, ParametersRecord(source, keep_input=True)):
-        record = back(way, given, tmp_path / "x.safetensors")
+        record = back(way, given, tmp_path / f"{type(given).__name__}.safetensors")
         assert list(record) == ["before", "x", "after"]
         check_same(record["x"].numpy(), kept)
         if dtype.itemsize:  # of nothing, an ndarray does not say in which order it is
@@ -105,8 +105,9 @@ def test_padded_structures(tmp_path):
 def test_large_arrays_in_other_orders(make, tmp_path):
     array = make(np.arange(7 * 1_000_000, dtype="f4").reshape(7, -1))
     for given in ({"x": array}, ParametersRecord({"x": array}, keep_input=True)):
-        save(given, tmp_path / "x")
-        found = load(tmp_path / "x")["x"].numpy()
+        path = tmp_path / type(given).__name__
+        save(given, path)
+        found = load(path)["x"].numpy()
         assert found.dtype == "<f4" and np.array_equal(found, array)
 
 
@@ -153,10 +154,10 @@ def test_odd_payloads_keep_their_order_where_all_are_aligned(tmp_path):
 
 def test_the_elements_of_any_mixture_are_aligned(tmp_path):
     random = np.random.default_rng(4)
-    for _ in range(50):
+    for turn in range(50):
         arrays = {str(i): np.zeros(random.integers(0, 9), random.choice(["u1", "f2", "f4", "f8", "c8"])) for i in range(12)}
-        save(arrays, tmp_path / "x")
-        record = load(tmp_path / "x")
+        save(arrays, tmp_path / str(turn))
+        record = load(tmp_path / str(turn))
         assert list(record) == list(arrays) and all(array.numpy().flags.aligned for array in record.values())
 
 

@@ -95,7 +95,7 @@ def test_a_failure_leaves_all_as_it_was(error, nbytes, keep_input, named, old, m
     check_large(load(old))
 
 
-@pytest.mark.parametrize("call", ["fsync", "link", "rename"])
+@pytest.mark.parametrize("call", ["fsync", pytest.param("link", marks=pytest.mark.posix), "replace"])
 @pytest.mark.parametrize("keep_input", [True, False])
 def test_a_failure_at_the_end_leaves_all_as_it_was(call, keep_input, old, monkeypatch):
     def fails(*arguments, **options):
@@ -113,6 +113,7 @@ def test_a_failure_at_the_end_leaves_all_as_it_was(call, keep_input, old, monkey
     check_large(record)
 
 
+@pytest.mark.posix
 def test_a_failure_after_the_last_step_leaves_the_new_file_and_the_record(old, monkeypatch):
     synced = []
 
@@ -192,6 +193,7 @@ def test_what_cannot_be_restored_is_said_and_the_rest_is_there():
     assert raised.value.__notes__ == ["some entries could not be put back: OSError('no mapping')"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("named", [False, True])
 def test_a_mode_that_is_refused_leaves_nothing_behind(named, old, monkeypatch):
     def refuses(*arguments):
@@ -326,6 +328,7 @@ def test_a_mapped_record_can_be_saved_over_its_own_file(tmp_path):
     assert list(again) == ["x", "y"] and np.array_equal(again["x"].numpy(), np.arange(1000))
 
 
+@pytest.mark.posix
 def test_permissions(tmp_path):
     mask = os.umask(0o027)
     try:

@@ -52,6 +52,7 @@ def test_inspect(index):
     assert contents.entries["z"].path == str(index.parent / FIRST)
 
 
+@pytest.mark.posix
 def test_every_file_is_verified(index):
     record = load(index)
     save({"m": np.zeros(1)}, index.parent / SECOND)

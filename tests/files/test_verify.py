@@ -53,6 +53,7 @@ def test_what_was_cut_or_has_grown(loaded):
         record.verify()
 
 
+@pytest.mark.posix
 def test_what_was_replaced(loaded):
     record, path = loaded
     save({"a": np.zeros(1)}, path)

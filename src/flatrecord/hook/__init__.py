@@ -24,7 +24,7 @@ STARTUP = Path(__file__).parent / "startup.py"  # read, not imported: it acts wh
 def files() -> dict[Path, str]:
     """What `enable` writes: paths in this environment's site-packages, and their contents."""
     folder = Path(sysconfig.get_path("purelib"))
-    return {folder / f"{MODULE}.py": STARTUP.read_text(), folder / "flatrecord_flower.pth": PTH}
+    return {folder / f"{MODULE}.py": STARTUP.read_text(encoding="utf-8"), folder / "flatrecord_flower.pth": PTH}
 
 
 def is_enabled() -> bool:
@@ -44,7 +44,7 @@ def enable() -> None:
     """
     versions.require()
     for path, text in files().items():  # the module before the line that imports it
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         if path.suffix == ".py":
             compile_file(path, quiet=1)  # as pip does: or it would be compiled at every start, where bytecode is not written
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .. import sizes
 from ..terminal import printable
+from .extra import missing
 
 if TYPE_CHECKING:
     from .notes import Notes
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     """Profile the program, print the report, and write what was asked for; the exit status."""
     for module, wanted in (("memray", True), ("matplotlib", options.plot)):
         if wanted and find_spec(module) is None:
-            raise ImportError(f"flatrecord profile needs {module}: pip install 'flatrecord[profile]'")
+            raise ImportError(f"flatrecord profile needs {missing(module)}")
     if not options.module and not Path(options.program).is_file():
         raise FileNotFoundError(f"there is no script {options.program} (a module is named with -m)")
     with TemporaryDirectory(prefix="flatrecord-profile-") as folder:

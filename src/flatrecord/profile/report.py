@@ -16,6 +16,7 @@ from .results import Profile, Share
 
 LEAST_WIDTH = 120  # of what is not a terminal
 LEAST_SOURCE = 20  # characters of a line of a program that tell something
+PEAK = "VmHWM" if sys.platform == "linux" else "ru_maxrss"
 UNTOUCHED = 0.5  # models by which the heap may be more than the process, before that is worth a sentence
 
 
@@ -39,7 +40,7 @@ def _print(profile: Profile, console: Console) -> None:
         ("model", *_model(profile)),
         ("peak", shown(capture.counted), f"{models}{capture.peak_time - profile.began:.2f} s after the beginning"),
         ("imports", shown(capture.imports), "of libraries as they were imported: not counted above"),
-        ("process", shown(profile.resident), f"its memory at most (VmHWM), of which {shown(before)} before it began"),
+        ("process", shown(profile.resident), f"its memory at most ({PEAK}), of which {shown(before)} before it began"),
     ]
     widest = max(len(size) for _, size, _ in facts)
     for name, size, what in facts:

@@ -89,7 +89,7 @@ class Profile:
 
     @property
     def resident(self) -> int:
-        """The highest memory of the process, in bytes (VmHWM; of one that was killed, as far as it was seen)."""
+        """The highest memory of the process, in bytes (VmHWM on Linux; of one that was killed, as far as it was seen)."""
         return int(self.notes.ended.get("peak", self.capture.resident.max()))
 
     def shares(self) -> list[Share]:

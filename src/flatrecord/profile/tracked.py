@@ -18,7 +18,7 @@ import memray
 
 from .notes import Writer
 from .places import PROFILER
-from .resident import status
+from .resident import observed
 from .watching import watch
 
 # Not with -m, which would put the working directory first where the imports below are looked for.
@@ -53,7 +53,7 @@ def main(capture: str, notes: str, settings: str, target: str, *arguments: str) 
         code = (_module if options["module"] else _script)(target, program)
         watch(writer)
         own = os.path.join(os.path.dirname(program.__file__ or ""), "") if options["module"] else ""
-        writer.say(started={"time": time.time(), "resident": status("VmRSS"), "own": own})
+        writer.say(started={"time": time.time(), "resident": observed("VmRSS"), "own": own})
         tracker.__enter__()
         # Before any of the program's own, so that it comes after them; and threads have ended by then.
         atexit.register(_finish, tracker, writer)
@@ -67,7 +67,7 @@ def main(capture: str, notes: str, settings: str, target: str, *arguments: str) 
 
 def _finish(tracker: memray.Tracker, writer: Writer) -> None:
     tracker.__exit__(None, None, None)
-    writer.say(ended={"time": time.time(), "resident": status("VmRSS"), "peak": status("VmHWM")})
+    writer.say(ended={"time": time.time(), "resident": observed("VmRSS"), "peak": observed("VmHWM")})
     writer.close()
 
 

@@ -17,7 +17,7 @@ from .._core.errors import add_note
 from .._core.record import ParametersRecord
 from . import shards
 from .checksums import PLACEHOLDER, Hashing
-from .files import PIECE as FILE_PIECE, Replacement, Source, mapped
+from .files import PIECE as FILE_PIECE, Replacement, Source, mapped, own
 from .layout import DTYPES, Layout, check_metadata, encoded
 from .origin import Loaded, Origin
 from .outgoing import Outgoing, plan, transmit
@@ -123,12 +123,14 @@ def save(
     OSError
         If the file cannot be written. The old file is as it was, and nothing else is left behind. Where the last
         step fails, which is to sync the folder, the new one may be in its place already, whole.
+    PermissionError
+        On Windows also if the old file is open or mapped, as by `load`.
 
     Notes
     -----
     All or nothing: after a failure, Ctrl-C included, every entry is in the record again. Those that had been
     written and freed then show the unfinished file, which has no name any more: in the order of axes and bytes that the
-    file has, and no longer tied.
+    file has, and no longer tied. On Windows they are read back from it.
 
     Files know no ties: entries that share memory are each written in full. An Array whose dtype the format
     does not have (complex128, text, dates, structures), or whose `stype` is not NumPy's, is written as raw bytes, which
@@ -147,7 +149,7 @@ def save(
             layout.digests = dict.fromkeys(layout.slots, PLACEHOLDER)
         header = encoded(layout)
         with Replacement(target) as file:
-            way_back.opens(file.descriptor, layout)
+            way_back.opens(file, layout)
             write = file_sender(file.descriptor)
             send = write if progress is None else _telling(write, progress)
             if checksum:
@@ -437,22 +439,37 @@ def _forgetting(items: dict[str, Any]) -> Callable[[Outgoing], None]:
 class _WayBack:
     """How entries that were let go come back, if the file that they were written to does not get its name."""
 
-    def __init__(self) -> None:
-        self._descriptor = -1
+    _descriptor = -1
+    _file: Replacement | None = None
 
-    def opens(self, descriptor: int, layout: Layout) -> None:
+    def opens(self, file: Replacement, layout: Layout) -> None:
         """From now on entries may be let go. Outlives the file's own descriptor."""
-        self._descriptor, self._layout = os.dup(descriptor), layout
+        self._layout = layout
+        if file.lives_on:
+            self._descriptor = os.dup(file.descriptor)
+        else:
+            self._file = file
+            file.stays = True
 
     def restore(self, items: dict[str, Any]) -> None:
-        """Put back what was let go, as views on the file."""
+        """Put back what was let go: as views on the file, or read from it where it is going to be removed."""
         gone = [name for name, array in items.items() if array is None]
-        if gone:
+        if not gone:
+            return
+        if self._file is None:
             items.update(mapped(self._descriptor, self._layout, gone))
+            return
+        descriptor = self._file.reopened()
+        try:
+            items.update(own(descriptor, self._layout, gone))
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
+        if self._file is not None:
+            self._file.discard()
 
 
 def _telling(send: Send, progress: Callable[[int], object]) -> Send:

@@ -20,10 +20,16 @@ from .._core.parts import array_of_block, blank, seal, share
 from .._core.workers import cores
 from ..threads import spread
 from .layout import PREFIX, Layout, Slot, dtype_of, header_length, parsed
-from .vectored import MOST, advance
+from .vectored import MOST, advance, bytes_at, read_at, reads_anywhere
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PIECE = 16 << 20  # bytes that are read in one call
 THREADS = 4  # more do not make memory faster
+COMMITMENT_LIMIT, USER_MAPPED_FILE = 1455, 1224  # of Windows, which Python knows no errno for
 
 
 class Replacement:
@@ -33,55 +39,80 @@ class Replacement:
     nothing is left even if the process is killed. The name that it has else, and for a moment within
     `commit`, is ``.flatrecord-*.tmp``, in the same folder.
 
+    Where folders cannot be opened, which is on Windows, files that are open can be neither renamed nor removed. There the file is
+    closed before it gets its name, and `reopened` if it does not.
+
     Attributes
     ----------
     descriptor : int
-        Open for writing and reading.
+        Open for writing and reading; closed by `commit` where folders cannot be opened.
+    lives_on : bool
+        Whether what is open or mapped stays when it has no name any more.
+    stays : bool
+        Whether a file that was not committed stays after the ``with``, until `discard`.
     """
 
     descriptor = _folder = -1
+    stays = False
     _temporary: str | None = None
 
     def __init__(self, path: str) -> None:
-        path = os.path.realpath(path)  # a symbolic link stays one
+        self._path = path = os.path.realpath(path)  # a symbolic link stays one
         folder, self._name = os.path.split(path)
         found = None
         with suppress(FileNotFoundError):
             found = os.stat(path)
             if not stat.S_ISREG(found.st_mode):
                 raise ValueError(f"{path!r} is not a regular file: open it and use write()")
+        self.lives_on = hasattr(os, "O_DIRECTORY") and os.open in os.supports_dir_fd
         try:
-            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if self.lives_on:
+                self._folder = os.open(folder, os.O_RDONLY | _flags("O_DIRECTORY", "O_CLOEXEC"))
             self.descriptor = self._made(folder)
-            if found is not None:
+            # Without owners, a mode says only whether a file may be written to, and one that may not be is not replaced there.
+            if found is not None and hasattr(os, "fchown"):
                 with suppress(PermissionError):  # only root may give files away
                     os.fchown(self.descriptor, found.st_uid, found.st_gid)
                 os.fchmod(self.descriptor, stat.S_IMODE(found.st_mode))
         except BaseException:
-            self._discard()
+            self.discard()
             raise
 
     def _made(self, folder: str) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC
-        if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        flags = os.O_RDWR | _flags("O_CLOEXEC", "O_BINARY")
+        if self.lives_on and hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
             try:
                 return os.open(folder, flags | os.O_TMPFILE, 0o666)
             except OSError as error:
                 # What file systems and kernels that have no such files say.
                 if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
                     raise
-        self._temporary = _temporary_name()
-        return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._folder)
+        self._temporary = _temporary_name() if self.lives_on else os.path.join(folder, _temporary_name())
+        return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._at)
+
+    @property
+    def _at(self) -> int | None:
+        """Where `_temporary` is; None if it says that itself."""
+        return self._folder if self.lives_on else None
 
     def commit(self) -> None:
-        """Put the file in its place, so that after a power failure too either the old or the new one is whole."""
-        os.fsync(self.descriptor)
+        """Put the file in its place, so that after a power failure too either the old or the new one is whole.
+
+        Raises
+        ------
+        OSError
+            If that fails. Where folders cannot be opened, as a PermissionError that says so if the old file is open or mapped.
+        """
+        _sync(self.descriptor)
+        if not self.lives_on:
+            self._move_closed()
+            return
         if self._temporary is None:
             self._temporary = _temporary_name()
             source = f"/proc/self/fd/{self.descriptor}"
             # Told of a folder, os.link makes the system call that follows the link in /proc.
             os.link(source, self._temporary, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=True)
-        os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.replace(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._temporary = None
         try:
             os.fsync(self._folder)
@@ -89,24 +120,64 @@ class Replacement:
             if error.errno != errno.EINVAL:  # of file systems that cannot sync a folder
                 raise
 
+    def _move_closed(self) -> None:
+        assert self._temporary is not None
+        _close(self, "descriptor")
+        try:
+            os.replace(self._temporary, self._path)
+        except OSError as error:
+            if not isinstance(error, PermissionError) and getattr(error, "winerror", None) != USER_MAPPED_FILE:
+                raise
+            raise PermissionError(
+                errno.EACCES,
+                "cannot be replaced. A file that is read-only, open, or mapped as by load(), cannot be on this system: let go of the arrays "
+                "that show it, load with mmap=False, or save under another name",
+                self._path,
+            ) from error
+        self._temporary = None
+
+    def reopened(self) -> int:
+        """A descriptor of the file for reading, which the caller closes; whether it got its name or not."""
+        flags = os.O_RDONLY | _flags("O_CLOEXEC", "O_BINARY")
+        if self._temporary is not None:
+            with suppress(FileNotFoundError):  # an interrupt came when it had its name
+                return os.open(self._temporary, flags, dir_fd=self._at)
+        return os.open(self._path, flags)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._discard()
+        if not self.stays:
+            self.discard()
 
     def __del__(self) -> None:
         # Where an interrupt comes, or memory ends, between its making and the `with`.
-        self._discard()
+        self.discard()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
         """Close everything, and leave no file that was not committed."""
+        _close(self, "descriptor")
         if self._temporary is not None:
             with suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._folder)
+                os.unlink(self._temporary, dir_fd=self._at)
             self._temporary = None
-        _close(self, "descriptor")
         _close(self, "_folder")
+
+
+def _flags(*names: str) -> int:
+    """Flags for `os.open`, of which some systems lack some."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+def _sync(descriptor: int) -> None:
+    """Have what was written on the disk."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:  # macOS, whose fsync leaves it in the disk's own memory
+        with suppress(OSError):  # of file systems that have no such thing
+            fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
 
 
 def _close(owner: object, name: str) -> None:
@@ -151,11 +222,16 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | _flags("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"))  # a pipe would be waited for
+        except PermissionError:
+            if os.path.isdir(path):  # which Windows does not open
+                raise _folder_error(path) from None
+            raise
         try:
             found = os.fstat(self.descriptor)
             if stat.S_ISDIR(found.st_mode):
-                raise IsADirectoryError(errno.EISDIR, "a folder: load a file in it, or its model.safetensors.index.json", path)
+                raise _folder_error(path)
             if not stat.S_ISREG(found.st_mode):
                 raise ValueError(f"{path!r} is not a regular file: open it and use read()")
             self.state = FileState.of(path, found)
@@ -168,8 +244,8 @@ class Source:
 
     def _read(self, offset: int, nbytes: int) -> bytes:
         """So many bytes, or those up to the end of the file: one call may give fewer."""
-        found = os.pread(self.descriptor, nbytes, offset)
-        while len(found) < nbytes and (more := os.pread(self.descriptor, nbytes - len(found), offset + len(found))):
+        found = bytes_at(self.descriptor, nbytes, offset)
+        while len(found) < nbytes and (more := bytes_at(self.descriptor, nbytes - len(found), offset + len(found))):
             found += more
         return found
 
@@ -190,15 +266,12 @@ class Source:
 
     def read(self, names: Iterable[str]) -> dict[str, Array]:
         """Arrays in memory of their own, which is read by several threads at once."""
-        blocks: dict[str, Buffer] = {}
         with naming(self.path):
-            for name in names:
-                slot = self.layout.slots[name]
-                if slot.serialized is None:
-                    dtype_of(name, slot.code)
-                blocks[name] = block_for(name, slot)
-            _fill(self.descriptor, self.layout, blocks)
-            return {name: array_from(name, self.layout.slots[name], block) for name, block in blocks.items()}
+            return own(self.descriptor, self.layout, names)
+
+
+def _folder_error(path: str) -> IsADirectoryError:
+    return IsADirectoryError(errno.EISDIR, "a folder: load a file in it, or its model.safetensors.index.json", path)
 
 
 class naming:
@@ -215,6 +288,18 @@ class naming:
             error.args = (f"{self._path}: {error}",)
 
 
+def own(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, Array]:
+    """Arrays in memory of their own, with payloads of an open file; several threads read at once."""
+    blocks: dict[str, Buffer] = {}
+    for name in names:
+        slot = layout.slots[name]
+        if slot.serialized is None:
+            dtype_of(name, slot.code)
+        blocks[name] = block_for(name, slot)
+    _fill(descriptor, layout, blocks)
+    return {name: array_from(name, layout.slots[name], block) for name, block in blocks.items()}
+
+
 def mapped(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, Array]:
     """Arrays that show payloads of an open file, which may have no name any more, and may end after these."""
     size = os.fstat(descriptor).st_size
@@ -227,12 +312,12 @@ def mapped(descriptor: int, layout: Layout, names: Iterable[str]) -> dict[str, A
 def _mapping(descriptor: int, size: int) -> mmap.mmap:
     # torch has no read-only tensors. Whoever writes to one is to get torch's error, and a page of his own, not SIGSEGV.
     try:
-        return mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
     except OSError as error:
-        if error.errno != errno.ENOMEM:
+        if error.errno != errno.ENOMEM and getattr(error, "winerror", None) != COMMITMENT_LIMIT:
             raise
     # The kernel would have to have as much memory as could be written to, and does not promise it.
-    return mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
+    return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
 
 
 def block_for(name: str, slot: Slot) -> Buffer:
@@ -264,7 +349,7 @@ def array_from(name: str, slot: Slot, block: Buffer) -> Array:
 def _fill(descriptor: int, layout: Layout, blocks: dict[str, Buffer]) -> None:
     """Read payloads into blocks, and seal these."""
     read, jobs = partial(_read_at, descriptor), _jobs(layout, blocks)
-    several = cores() > 1 and sum(map(len, blocks.values())) > PIECE
+    several = cores() > 1 and reads_anywhere() and sum(map(len, blocks.values())) > PIECE
     # Closed in any case: no thread is to read from a descriptor that is no longer ours.
     with closing(spread(read, jobs, "flatrecord-read", THREADS) if several else (read(job) for job in jobs)) as done:
         for _ in done:
@@ -297,7 +382,7 @@ def _jobs(layout: Layout, blocks: dict[str, Buffer]) -> Iterator[tuple[int, list
 def _read_at(descriptor: int, job: tuple[int, list[memoryview]]) -> None:
     offset, views = job
     while views:
-        count = os.preadv(descriptor, views, offset)
+        count = read_at(descriptor, views, offset)
         if count == 0:
             raise ValueError(f"the file ends at byte {offset}: it was cut while it was read")
         offset += count

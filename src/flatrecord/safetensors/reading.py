@@ -8,7 +8,8 @@ from .._core.array import Array
 from .._core.parts import blank, seal
 from .files import array_from, block_for
 from .layout import PREFIX, Layout, dtype_of, header_length, parsed
-from .streams import PIECE, SMALL
+from .streams import PIECE
+from .vectored import SMALL
 
 Fill = Callable[[memoryview], int]
 

@@ -7,20 +7,20 @@ file descriptor.
 from __future__ import annotations
 
 import io
-import os
 import select
 import socket
 from collections.abc import Callable
 from errno import EAGAIN
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
-from .vectored import advance
+from ..threads import SIGNALS_EVERY
+from .vectored import advance, first_of, write_to
 
+Event = Literal["read", "write"]
 PIECE = 1 << 20  # bytes asked for or sent in one call
-# What the ssl module raises, by name, as it need not be loaded: TLS may have to read before it can write.
-TLS_WAITS = {"SSLWantReadError": select.POLLIN, "SSLWantWriteError": select.POLLOUT}
-SMALL = 64 << 10  # shorter pieces are joined before they go to a stream's write()
+# What the ssl module raises, by name, as it need not be loaded: TLS may have to read before it can write. What is waited for.
+TLS_WAITS: dict[str, Event] = {"SSLWantReadError": "read", "SSLWantWriteError": "write"}
 
 Send = Callable[[list[memoryview]], None]
 
@@ -55,7 +55,7 @@ Source: TypeAlias = socket.socket | ReadableInto | Readable
 
 def file_sender(descriptor: int) -> Send:
     """Vectored writes to a file descriptor that blocks."""
-    return lambda batch: _send_all(batch, lambda views: os.writev(descriptor, views))
+    return lambda batch: _send_all(batch, lambda views: write_to(descriptor, views))
 
 
 def stream_sender(stream: Any) -> Send:
@@ -67,18 +67,14 @@ def stream_sender(stream: Any) -> Send:
         If it is no stream of bytes that can be written to.
     """
     if isinstance(stream, socket.socket) and not hasattr(stream, "write"):  # TLS has, and no sendmsg
-        return lambda batch: _send_all(batch, lambda views: _patiently(stream, select.POLLOUT, stream.sendmsg, views))
+        send = stream.sendmsg if hasattr(stream, "sendmsg") else lambda views: stream.send(first_of(views))
+        return lambda batch: _send_all(batch, lambda views: _patiently(stream, "write", send, views))
     if isinstance(stream, io.TextIOBase) or not hasattr(stream, "write"):
         raise TypeError(f"a record is written to a socket or a binary stream, got {type(stream).__name__}")
 
     def write(views: list[memoryview]) -> int:
-        first = views[0]
-        if len(first) < SMALL:
-            few: list[memoryview] = []
-            while len(few) < len(views) and len(views[len(few)]) < SMALL:
-                few.append(views[len(few)])
-            first = memoryview(b"".join(few))
-        count: int = _patiently(stream, select.POLLOUT, stream.write, first)
+        first = first_of(views)
+        count: int = _patiently(stream, "write", stream.write, first)
         if count > len(first):
             raise OSError(f"the stream's write() returned {count} for {len(first)} bytes")
         return count
@@ -119,7 +115,7 @@ def stream_filler(stream: Any) -> Callable[[memoryview], int]:
         while done < len(view):
             # Released afterwards, so that the stream cannot write to the record later.
             with view[done : done + PIECE] as piece:
-                count = _patiently(stream, select.POLLIN, into, piece)
+                count = _patiently(stream, "read", into, piece)
                 if not 0 <= count <= len(piece):
                     raise OSError(f"the stream said that it read {count} bytes into {len(piece)}")
             if count == 0:
@@ -145,16 +141,16 @@ def _copied(stream: Any, view: memoryview) -> int | None:
 def flush(stream: Any) -> None:
     """Flush `stream` if it can be flushed."""
     if hasattr(stream, "flush"):
-        _patiently(stream, select.POLLOUT, lambda _: stream.flush() or 0, b"")
+        _patiently(stream, "write", lambda _: stream.flush() or 0, b"")
 
 
-def _patiently(stream: Any, event: int, call: Callable[[Any], int | None], argument: Any) -> int:
+def _patiently(stream: Any, event: Event, call: Callable[[Any], int | None], argument: Any) -> int:
     """`call(argument)`, as soon as the stream is ready for it."""
     while True:
         wanted = event
         try:
             count = call(argument)
-            if count is None and event == select.POLLOUT and not isinstance(stream, io.RawIOBase):
+            if count is None and event == "write" and not isinstance(stream, io.RawIOBase):
                 return len(argument)  # a write() of somebody's own, which says nothing; only raw streams mean "not ready"
         except BlockingIOError as error:
             # What a buffer took all the same. Where another stream lies in between, it counts other bytes.
@@ -169,8 +165,28 @@ def _patiently(stream: Any, event: int, call: Callable[[Any], int | None], argum
         try:
             descriptor = stream.fileno()
         except (AttributeError, OSError):
-            way = "written to" if event == select.POLLOUT else "read from"
+            way = "written to" if event == "write" else "read from"
             raise BlockingIOError(EAGAIN, f"the stream is not ready to be {way}, and has no fileno() to wait for it") from None
+        _wait(descriptor, wanted)
+
+
+def _wait(descriptor: int, event: Event) -> None:
+    """Wait until something can be read from or written to a descriptor.
+
+    Raises
+    ------
+    BlockingIOError
+        If the system cannot wait for it.
+    """
+    if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(descriptor, wanted)
+        poll.register(descriptor, select.POLLIN if event == "read" else select.POLLOUT)
         poll.poll()
+        return
+    readers, writers = ([descriptor], []) if event == "read" else ([], [descriptor])
+    try:
+        # With a limit, as Windows does not wake it for a Ctrl-C.
+        while not any(select.select(readers, writers, [], SIGNALS_EVERY)):
+            pass
+    except (OSError, ValueError) as error:
+        raise BlockingIOError(EAGAIN, f"the stream is not ready, and this system does not wait for one of its kind: {error}") from None
