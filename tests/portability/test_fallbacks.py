@@ -104,7 +104,7 @@ def test_a_failure_leaves_all_as_it_was(nbytes, error, keep_input, old):
 def test_a_file_that_is_mapped_is_not_replaced_and_nothing_is_lost(old):
     shown = load(old)
     record = example()
-    with pytest.raises(PermissionError, match="cannot be replaced. A file that is read-only, open, or mapped .* mmap=False") as raised:
+    with pytest.raises(PermissionError, match=r"cannot be replaced. A file that is read-only, open, or mapped .* mmap=False") as raised:
         save(record, old, keep_input=False)
     assert raised.value.filename == str(old) and record == example()
     check_old(old)
@@ -129,7 +129,7 @@ def test_windows_own_number_for_a_file_that_is_mapped(old, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", fails)
-        with pytest.raises(PermissionError, match="cannot be replaced"):
+        with pytest.raises(PermissionError, match=r"cannot be replaced"):
             save(example(), old)
     check_old(old)
 
@@ -171,7 +171,7 @@ def test_an_interrupt_once_the_file_has_its_name(old, monkeypatch):
 
 @pytest.mark.usefixtures("elsewhere")
 def test_places_where_nothing_can_be_saved_or_loaded(tmp_path):
-    with pytest.raises(IsADirectoryError, match="index.json"):
+    with pytest.raises(IsADirectoryError, match=r"index.json"):
         load(tmp_path)
     with pytest.raises(ValueError, match="is not a regular file"):
         save({}, tmp_path)
@@ -315,9 +315,9 @@ def test_a_stream_that_the_system_does_not_wait_for(monkeypatch):
     os.set_blocking(target, False)
     record = example()
     with open(source, "rb", 0) as reader, open(target, "wb", 0) as writer:
-        with pytest.raises(BlockingIOError, match="this system does not wait for one of its kind: .*not a socket"):
+        with pytest.raises(BlockingIOError, match=r"this system does not wait for one of its kind: .*not a socket"):
             read(reader)
-        with pytest.raises(BlockingIOError, match="this system does not wait for one of its kind"):
+        with pytest.raises(BlockingIOError, match=r"this system does not wait for one of its kind"):
             write(record, writer, keep_input=False)
     assert "large" in record  # what had not been sent
 
@@ -399,6 +399,8 @@ def test_a_profile_where_there_is_no_memray(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.usefixtures("no_memray")
 def test_a_measured_block_where_there_is_no_memray():
-    with pytest.raises(ImportError, match="memray, which does not exist for Windows: use WSL, Linux or macOS"):
-        with flatrecord.testing.measure_peak():
-            pass
+    with (
+        pytest.raises(ImportError, match="memray, which does not exist for Windows: use WSL, Linux or macOS"),
+        flatrecord.testing.measure_peak(),
+    ):
+        pass

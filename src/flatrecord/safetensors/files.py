@@ -126,12 +126,13 @@ class Replacement:
         try:
             os.replace(self._temporary, self._path)
         except OSError as error:
-            if not isinstance(error, PermissionError) and getattr(error, "winerror", None) != USER_MAPPED_FILE:
+            refused = isinstance(error, PermissionError) or getattr(error, "winerror", None) == USER_MAPPED_FILE
+            if not (refused and hasattr(os, "O_BINARY")):  # which only Windows has
                 raise
             raise PermissionError(
                 errno.EACCES,
-                "cannot be replaced. A file that is read-only, open, or mapped as by load(), cannot be on this system: let go of the arrays "
-                "that show it, load with mmap=False, or save under another name",
+                "cannot be replaced. A file that is read-only, open, or mapped as by load(), cannot be on this system: "
+                "let go of the arrays that show it, load with mmap=False, or save under another name",
                 self._path,
             ) from error
         self._temporary = None
