@@ -11,7 +11,7 @@ from .model import Transformer
 def load(records: str, arrays: ArrayRecord, make: Callable[[], Transformer], keep: bool = False) -> Transformer:
     """A model with the weights in `arrays`; with `keep` one to read only, and `arrays` can be used again."""
     if records == "stock":
-        model = make()
+        model = make().requires_grad_(not keep)  # as below: torch may compute otherwise what needs no gradient
         model.load_state_dict(arrays.to_torch_state_dict())  # copied, and copied again
         return model
     with torch.device("meta"):  # the model's shape, without memory
