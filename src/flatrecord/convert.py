@@ -63,24 +63,12 @@ def kind_of(path: str) -> str:
 
 
 def opened(path: str, stack: ExitStack, entry: str | None = None) -> Checkpoint:
-    """What the checkpoint at `path` holds.
-
-    Parameters
-    ----------
-    path : str
-    stack : ExitStack
-        Closes what has to stay open while the values are used.
-    entry : str, optional
-        Of a torch checkpoint that is a dict of more things, the key of its state_dict.
+    """What the checkpoint at `path` holds. `stack` closes what has to stay open while the values are used.
 
     Raises
     ------
-    OSError
-        If it cannot be read.
-    TypeError, ValueError
-        If it is not a checkpoint of that format, holds other things than arrays, or would need pickle.
-    ModuleNotFoundError
-        If torch is needed and not installed.
+    Exception
+        As `convert`, of which this is the first half.
     """
     kind = kind_of(path)
     if entry is not None and kind != "torch":
@@ -99,8 +87,8 @@ def convert(source: str, target: str, *, entry: str | None = None, begin: Progre
     ----------
     source, target : str
         Paths, whose suffixes say what they are.
-    entry
-        As for `opened`.
+    entry : str, optional
+        Of a torch checkpoint that is a dict of more things, the key of its state_dict.
     begin, progress : callable, optional
         Called with the number of bytes that are to be written, and with that of each piece that was.
 
@@ -111,8 +99,13 @@ def convert(source: str, target: str, *, entry: str | None = None, begin: Progre
 
     Raises
     ------
-    Exception
-        As `opened`; and a TypeError or ValueError that names the key if the other format cannot hold an array.
+    OSError
+        If the source cannot be read, or the target not written. What was at `target` is as it was.
+    TypeError, ValueError
+        If the source is not a checkpoint of that format, holds other things than arrays, or would need pickle; with the key, if the
+        other format cannot hold an array.
+    ModuleNotFoundError
+        If torch is needed and not installed.
     """
     write = {"safetensors": _to_safetensors, "npz": _to_npz, "torch": _to_torch}[kind_of(target)]
     if target.endswith(".index.json"):
