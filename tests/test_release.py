@@ -16,7 +16,7 @@ WORKFLOW = (ROOT / ".github/workflows/release.yml").read_text()
 
 
 def test_the_changelog_begins_with_this_version():
-    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == flatrecord.__version__
+    assert re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == flatrecord.__version__
 
 
 def test_what_is_pinned_twice_is_pinned_alike():
