@@ -10,7 +10,7 @@ import pytest
 
 import flatrecord
 
-EXTRAS = {"torch", "flower", "cli", "profile", "all", "test", "suite", "demo", "docs", "lint", "portable", "release", "dev", "fuzz"}
+EXTRAS = {"torch", "flower", "cli", "cross", "profile", "all", "test", "suite", "demo", "docs", "lint", "release", "dev", "fuzz"}
 ADVICE = re.compile(r"pip install '?flatrecord\[([\w,]+)\]")
 
 

@@ -1,6 +1,4 @@
-"""Compile and link the core for systems that are not here: a part of `make portable`, which has made the C before.
-
-    python tests/portability/cross.py
+"""Compile and link the core for systems that are not here: `make cross`.
 
 For each target that C is compiled by clang with the system's C library, both from ziglang, and linked. What it may use
 is what that C library has, and what the limited API's headers say that Python has: the linker knows nothing else. Our headers alone are
@@ -26,7 +24,7 @@ from setuptools import Extension
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "crossed"
 HEADERS = ROOT / "src" / "flatrecord" / "_core"
-# Without what zig adds to an unoptimised build. (With -g0 its linker for macOS does not end.)
+# Without what zig adds to an unoptimised build.
 PLAIN = ("-O0", "-fno-sanitize=all")
 STRICT = (
     *("-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"),
@@ -90,7 +88,9 @@ def zig(*command: object) -> str:
         If it fails, with all that it says.
     """
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(BUILD / "cache"), "ZIG_LOCAL_CACHE_DIR": str(BUILD / "cache")}
-    done = subprocess.run([sys.executable, "-m", "ziglang", *map(str, command)], capture_output=True, text=True, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", *map(str, command)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900
+    )
     if done.returncode:
         raise SystemExit(f"zig {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
