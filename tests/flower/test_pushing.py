@@ -66,6 +66,7 @@ def test_at_most_two_chunks_are_in_memory(monkeypatch):
 def test_small_objects_are_sent_many_at_a_time(nbytes, at_once):
     """Where the way to the other end is long; large ones two at a time, by the same two threads."""
     under_way, most, lock, threads = [], 0, threading.Lock(), set()
+    reached = threading.Event()  # on a busy machine threads are late, so the first wait for the others
 
     def slow(object_id, data):
         nonlocal most
@@ -74,6 +75,9 @@ def test_small_objects_are_sent_many_at_a_time(nbytes, at_once):
             large = [size for size in under_way if size > 1 << 16]
             most = max(most, len(large) if nbytes > 1 << 16 else len(under_way))
             threads.update([threading.get_ident()] if len(data) > 1 << 16 else [])
+            if most >= at_once:
+                reached.set()
+        reached.wait(2)
         time.sleep(0.01)
         with lock:
             under_way.remove(len(data))
