@@ -82,7 +82,7 @@ exhaustive: $(VENV)/suite.stamp $(VENV)/package.stamp
 
 # sdist and manylinux wheel in dist/: built twice, compared, checked, and tried with each Python that is here, without a compiler.
 wheel: $(VENV)/suite.stamp
-	$(BIN)/python .ci/wheel.py --with $(REAL_MODEL)
+	$(BIN)/python .ci/wheel.py --with $(REAL_MODEL) $(ARGS)
 
 # The pages of docs/ as a site, with warnings as errors; nothing in it is loaded from elsewhere.
 docs: $(VENV)/docs.stamp $(VENV)/package.stamp

@@ -33,6 +33,7 @@ COMPILERS = re.compile(
 TESTS = ["@tests/without_frameworks.txt"]
 # All but what compiles something.
 WHOLE = ["tests", *(f"--ignore=tests/{name}" for name in ("faults", "sanitizers", "fuzzing/test_fuzz_awake.py", "test_package.py"))]
+WHOLE += ["--deselect=tests/test_profiling.py::test_a_real_client_takes_the_model_once"]
 
 
 def main() -> int:

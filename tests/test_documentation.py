@@ -4,6 +4,7 @@ import argparse
 import importlib
 import re
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,8 @@ def test_every_public_name_is_in_the_reference():
 
 
 def test_every_setting_is_listed():
-    read = {name for path in (ROOT / "src").rglob("*.py") for name in re.findall(r"\bFLATRECORD_[A-Z_]+\b", path.read_text())}
+    sources = Path(flatrecord.__file__).parent.rglob("*.py")
+    read = {name for path in sources for name in re.findall(r"\bFLATRECORD_[A-Z_]+\b", path.read_text())}
     listed = re.findall(r"^\| `(\w+)`", (ROOT / "docs/reference/settings.md").read_text(), re.MULTILINE)
     assert read == set(listed) and len(listed) == len(read) >= 4
 
