@@ -12,15 +12,14 @@ import socket
 from collections.abc import Callable
 from errno import EAGAIN
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..threads import SIGNALS_EVERY
 from .vectored import advance, first_of, write_to
 
-Event = Literal["read", "write"]
 PIECE = 1 << 20  # bytes asked for or sent in one call
 # What the ssl module raises, by name, as it need not be loaded: TLS may have to read before it can write. What is waited for.
-TLS_WAITS: dict[str, Event] = {"SSLWantReadError": "read", "SSLWantWriteError": "write"}
+TLS_WAITS = {"SSLWantReadError": "read", "SSLWantWriteError": "write"}
 
 Send = Callable[[list[memoryview]], None]
 
@@ -144,8 +143,8 @@ def flush(stream: Any) -> None:
         _patiently(stream, "write", lambda _: stream.flush() or 0, b"")
 
 
-def _patiently(stream: Any, event: Event, call: Callable[[Any], int | None], argument: Any) -> int:
-    """`call(argument)`, as soon as the stream is ready for it."""
+def _patiently(stream: Any, event: str, call: Callable[[Any], int | None], argument: Any) -> int:
+    """`call(argument)`, as soon as the stream is ready for the `event`, which is "read" or "write"."""
     while True:
         wanted = event
         try:
@@ -170,7 +169,7 @@ def _patiently(stream: Any, event: Event, call: Callable[[Any], int | None], arg
         _wait(descriptor, wanted)
 
 
-def _wait(descriptor: int, event: Event) -> None:
+def _wait(descriptor: int, event: str) -> None:
     """Wait until something can be read from or written to a descriptor.
 
     Raises
